@@ -1,0 +1,1 @@
+"""What ships with the package: template, masks, weights, demo tokens, and their licence."""

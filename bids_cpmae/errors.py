@@ -1,0 +1,62 @@
+"""What can go wrong, and the exit code each kind ends with."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the BIDS Application execution specification, where it has one."""
+
+    OK = 0
+    SCAN_FAILED = 1
+    INVALID_BIDS = 16
+    NOTHING_TO_DO = 18
+    USAGE = 64
+    DATA = 65
+    NO_INPUT = 66
+    SOFTWARE = 70
+    CANNOT_CREATE = 73
+    INTERRUPTED = 130
+
+
+class CPMAEError(Exception):
+    """Base of all errors that carry a message for the user: what, why, and the way out."""
+
+    code = ExitCode.SOFTWARE
+
+
+class ScanError(CPMAEError, ValueError):
+    """One scan cannot be refaced; the others can go on."""
+
+    code = ExitCode.DATA
+
+
+class CertificateError(ScanError):
+    """A written file differs from its source where it must not."""
+
+
+class WeightsError(CPMAEError):
+    """A weights file is missing, damaged, or of another version."""
+
+    code = ExitCode.NO_INPUT
+
+
+class UsageError(CPMAEError):
+    """The command line asks for something that cannot be done."""
+
+    code = ExitCode.USAGE
+
+
+class InputError(CPMAEError):
+    """The dataset cannot be used: no dataset, invalid, or nothing in it to work on."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.INVALID_BIDS) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class OutputError(CPMAEError):
+    """The output or work folder cannot be used."""
+
+    code = ExitCode.CANNOT_CREATE

@@ -1,0 +1,147 @@
+"""A scan brought to head space for the model, without a look under the face mask, and the new head brought back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_cpmae.errors import ScanError
+from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan
+from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affine, head_shape
+from bids_cpmae.imaging.intensity import scale_to_unit
+from bids_cpmae.imaging.nifti import SourceImage
+from bids_cpmae.imaging.registration import register, scratch_folder
+from bids_cpmae.imaging.resample import resample
+from bids_cpmae.imaging.template import load_template
+
+RING_MM = 24.0
+
+
+@dataclass(frozen=True)
+class HeadFrame:
+    """A scan in head space, as the model may see it.
+
+    Attributes
+    ----------
+    volume : ndarray (256, 256, 256), float32
+        Intensities 0 to 1, zero under the mask.
+    blank : ndarray (256, 256, 256), bool
+        True where the mask lies.
+    to_scan, to_head : CoordinateMap
+        Between head space and the scan's world, RAS+ mm.
+    scale : float
+        Scan units per unit of ``volume``.
+    """
+
+    volume: np.ndarray
+    blank: np.ndarray
+    to_scan: CoordinateMap
+    to_head: CoordinateMap
+    scale: float
+
+    def save(self, path: Path) -> Path:
+        """Write everything to one ``.npz``."""
+        np.savez(
+            path, volume=self.volume, blank=self.blank, scale=self.scale,
+            to_scan=self.to_scan.points, to_scan_affine=self.to_scan.affine,
+            to_head=self.to_head.points, to_head_affine=self.to_head.affine,
+        )  # fmt: skip
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: Path) -> HeadFrame:
+        """Read what `save` wrote."""
+        with np.load(path) as stored:
+            return cls(
+                stored["volume"], stored["blank"],
+                CoordinateMap(stored["to_scan_affine"], stored["to_scan"]),
+                CoordinateMap(stored["to_head_affine"], stored["to_head"]), float(stored["scale"]),
+            )  # fmt: skip
+
+
+def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> HeadFrame:
+    """Blank the mask, then register and resample: the result is a function of the other voxels alone.
+
+    Parameters
+    ----------
+    source : SourceImage
+    mask : ndarray (X, Y, Z), bool
+        True = to be replaced, never read.
+    seed : int
+        Of the registration.
+
+    Returns
+    -------
+    HeadFrame
+
+    Raises
+    ------
+    ScanError
+        When no signal lies where the registered template has its brain.
+    """
+    template = load_template()
+    blanked = np.where(mask, 0, source.data).astype(np.float32)
+    scan = coarse_scan(blanked, source.affine)
+    with scratch_folder() as folder:
+        found = register(
+            template.grid, scan, folder=Path(folder), fixed_mask=template.alignment_region(), seed=seed
+        )  # fmt: skip
+        to_scan = found.fixed_to_moving(head_affine(int(FIELD_MM)), head_shape(int(FIELD_MM)))
+        to_head = found.moving_to_fixed(*covering_grid(scan.affine, scan.data.shape, FIELD_MM, pad=FIELD_MM))
+    grid, shape = head_affine(), head_shape()
+    share = resample(mask, source.affine, grid, shape, through=to_scan, outside="edge")
+    volume = resample(blanked, source.affine, grid, shape, through=to_scan)
+    # a voxel at the mask's border keeps what its known neighbours say, undiluted by the blank ones
+    volume = np.where(share < 0.5, np.maximum(volume, 0) / np.maximum(1 - share, 0.5), 0)
+    try:
+        unit, scale = scale_to_unit(volume, template)
+    except ValueError as error:
+        raise ScanError(f"registration to the template failed: {error}") from error
+    return HeadFrame(unit, share >= 0.5, to_scan, to_head, scale)
+
+
+def mask_box(mask: np.ndarray, affine: np.ndarray, ring_mm: float = RING_MM) -> tuple[slice, ...]:
+    """The smallest box of voxels that holds a mask and a ring of ``ring_mm`` around it."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    box = []
+    for axis, size in enumerate(mask.shape):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        pad = int(np.ceil(ring_mm / spacing[axis]))
+        box.append(slice(max(0, hit[0] - pad), min(size, hit[-1] + 1 + pad)))
+    return tuple(box)
+
+
+def resample_to_scan(frame: HeadFrame, head: np.ndarray, source: SourceImage, mask: np.ndarray) -> np.ndarray:
+    """The new head on the scan's own grid, in the scan's units.
+
+    Voxels larger than 1 mm are averaged from several points, as a scanner would.
+
+    Parameters
+    ----------
+    frame : HeadFrame
+    head : ndarray (256, 256, 256), float32
+        Intensities 0 to 1.
+    source : SourceImage
+    mask : ndarray (X, Y, Z), bool
+        True = replaced.
+
+    Returns
+    -------
+    ndarray (X, Y, Z), float32
+        Zero further than 24 mm from the mask.
+    """
+    box = mask_box(mask, source.affine)
+    shape = tuple(s.stop - s.start for s in box)
+    spacing = np.linalg.norm(source.affine[:3, :3], axis=0)
+    counts = np.clip(np.rint(spacing).astype(int), 1, 8)
+    offsets = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]
+    total = np.zeros(shape, np.float32)
+    for shift in np.array(np.meshgrid(*offsets, indexing="ij")).reshape(3, -1).T:
+        grid = source.affine.copy()
+        grid[:3, 3] = grid[:3, :3] @ (shift + [s.start for s in box]) + source.affine[:3, 3]
+        total += resample(head, head_affine(), grid, shape, through=frame.to_head)
+    out = np.zeros(mask.shape, np.float32)
+    out[box] = total * (frame.scale / counts.prod())
+    return out

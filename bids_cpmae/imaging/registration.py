@@ -1,0 +1,180 @@
+"""Registration by ANTs (antspyx), coarse and reproducible, between axis-aligned grids in RAS+.
+
+ANTs itself works in LPS; volumes are handed over with the first two axes of the world flipped, and points come back.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_cpmae.imaging.headspace import CoordinateMap, grid_points
+
+LPS = np.array([-1.0, -1.0, 1.0])
+START_PITCHES = (0.0, -20.0, 20.0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A volume on an axis-aligned RAS+ grid, as registration wants it: ``data`` (X, Y, Z), ``affine`` (4, 4)."""
+
+    data: np.ndarray
+    affine: np.ndarray
+
+    def to_ants(self):
+        """The same volume as an ANTs image in LPS."""
+        import ants
+
+        spacing = np.diag(self.affine)[:3]
+        return ants.from_numpy(
+            np.ascontiguousarray(self.data, np.float32),
+            origin=list(self.affine[:3, 3] * LPS),
+            spacing=list(spacing),
+            direction=np.diag(LPS),
+        )
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Transforms from a fixed to a moving image, as files that ANTs wrote in a folder of the caller's.
+
+    Attributes
+    ----------
+    forward, inverse : list of str
+        In ANTs' order; ``forward`` warps the moving image onto the fixed one.
+    similarity : float
+        Pearson correlation of the fixed and the warped moving image inside the fixed mask (or everywhere).
+    """
+
+    forward: list[str]
+    inverse: list[str]
+    similarity: float
+
+    def _map(self, files: list[str], invert: list[bool], affine: np.ndarray, shape) -> CoordinateMap:
+        import ants
+        import pandas as pd
+
+        points = grid_points(affine, shape)
+        table = pd.DataFrame(points.reshape(-1, 3) * LPS, columns=["x", "y", "z"])
+        moved = ants.apply_transforms_to_points(3, table, files, whichtoinvert=invert)
+        moved = moved[["x", "y", "z"]].to_numpy() * LPS
+        return CoordinateMap(affine=affine, points=moved.reshape(points.shape).astype(np.float32))
+
+    def fixed_to_moving(self, affine: np.ndarray, shape: tuple[int, ...]) -> CoordinateMap:
+        """Map sampled on a grid of the fixed space: where each of its points lies in the moving image's world."""
+        return self._map(self.forward, [False] * len(self.forward), affine, shape)
+
+    def moving_to_fixed(self, affine: np.ndarray, shape: tuple[int, ...]) -> CoordinateMap:
+        """Map sampled on a grid of the moving image's world: where each point lies in the fixed space."""
+        invert = [Path(name).suffix == ".mat" for name in self.inverse]
+        return self._map(self.inverse, invert, affine, shape)
+
+
+def _repeatable(seed: int) -> None:
+    """Same input, same result: ANTs samples its metric at random and sums in the order its threads end."""
+    import ants
+
+    ants.config.set_ants_deterministic(on=False, seed_value=int(seed) % 2**31 or 1)
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = os.environ.get("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+
+
+def _starts(fixed, moving, folder: Path):
+    """Candidate rigid starts: centres of mass brought together, and the head nodded about the left-right axis."""
+    import ants
+
+    centre_fixed = np.array(ants.get_center_of_mass(fixed))
+    centre_moving = np.array(ants.get_center_of_mass(moving))
+    for pitch in START_PITCHES:
+        angle = np.deg2rad(pitch)
+        cos, sin = np.cos(angle), np.sin(angle)
+        matrix = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+        transform = ants.create_ants_transform(
+            transform_type="AffineTransform",
+            precision="float",
+            dimension=3,
+            matrix=matrix,
+            center=centre_fixed,
+            translation=centre_moving - centre_fixed,
+        )
+        name = str(folder / f"start{pitch:+.0f}.mat")
+        ants.write_transform(transform, name)
+        yield name
+
+
+def _similarity(fixed, warped, mask=None) -> float:
+    a, b = fixed.numpy(), warped.numpy()
+    keep = np.ones(a.shape, bool) if mask is None else mask.numpy() > 0
+    a, b = a[keep], b[keep]
+    if a.std() == 0 or b.std() == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def register(
+    fixed: Grid,
+    moving: Grid,
+    *,
+    folder: Path,
+    fixed_mask: np.ndarray | None = None,
+    deformable: bool = True,
+    seed: int = 0,
+) -> Registration:
+    """Affine with several starts, then a coarse SyN step.
+
+    Parameters
+    ----------
+    fixed, moving : Grid
+        About 2 mm; intensities of any scale.
+    folder : Path
+        Where ANTs may write its transforms; they live as long as the folder does.
+    fixed_mask : ndarray of bool, optional
+        Voxels of ``fixed`` that may speak (True = used); everywhere if not given.
+    deformable : bool
+        Follow the affine by SyN.
+    seed : int
+        Of the metric's sampling.
+
+    Returns
+    -------
+    Registration
+    """
+    import ants
+
+    _repeatable(seed)
+    folder = Path(folder)
+    target, source = fixed.to_ants(), moving.to_ants()
+    mask = None if fixed_mask is None else Grid(fixed_mask.astype(np.float32), fixed.affine).to_ants()
+    best = None
+    for number, start in enumerate(_starts(target, source, folder)):
+        rigid = ants.registration(
+            target, source, "Rigid", initial_transform=start, outprefix=str(folder / f"rigid{number}_"),
+            aff_iterations=(100, 50), aff_shrink_factors=(6, 4), aff_smoothing_sigmas=(3, 2), mask=mask,
+            mask_all_stages=True,
+        )  # fmt: skip
+        score = _similarity(target, rigid["warpedmovout"], mask)
+        if best is None or score > best[0]:
+            best = (score, rigid["fwdtransforms"])
+        if best[0] > 0.75:
+            break
+    result = ants.registration(
+        target, source, "Affine", initial_transform=best[1], outprefix=str(folder / "affine_"),
+        aff_iterations=(150, 60), aff_shrink_factors=(4, 2), aff_smoothing_sigmas=(2, 1), mask=mask,
+        mask_all_stages=True,
+    )  # fmt: skip
+    if deformable:
+        result = ants.registration(
+            target, source, "SyNOnly", initial_transform=result["fwdtransforms"],
+            outprefix=str(folder / "syn_"), reg_iterations=(40, 20, 0), syn_metric="mattes", syn_sampling=32,
+            flow_sigma=3, total_sigma=0.5, mask=mask, mask_all_stages=True,
+        )  # fmt: skip
+    similarity = _similarity(target, result["warpedmovout"], mask)
+    return Registration(list(result["fwdtransforms"]), list(result["invtransforms"]), similarity)
+
+
+def scratch_folder():
+    """A temporary folder for transforms; a context manager."""
+    return tempfile.TemporaryDirectory(prefix="bids_cpmae_registration_")

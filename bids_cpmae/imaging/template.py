@@ -1,0 +1,76 @@
+"""The shipped template: an average head in head space with brain, face and ears masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+
+from bids_cpmae.imaging.headspace import head_affine, head_shape
+from bids_cpmae.imaging.registration import Grid
+from bids_cpmae.imaging.resample import resample
+
+SPACING = 2
+BRAIN_BIT, FACE_BIT, EARS_BIT, HEAD_BIT = 1, 2, 4, 8
+ALIGNMENT_MARGIN_MM = 20
+
+
+@dataclass(frozen=True)
+class Template:
+    """Average head and masks on the 2 mm head-space grid (128^3).
+
+    Attributes
+    ----------
+    grid : Grid
+        float32, the brain's 95th percentile at 1.
+    masks : ndarray (128, 128, 128), uint8
+        Bit mask: 1 brain, 2 face, 4 ears, 8 head.
+    """
+
+    grid: Grid
+    masks: np.ndarray
+
+    def mask(self, bit: int) -> np.ndarray:
+        """One mask, True inside."""
+        return (self.masks & bit) > 0
+
+    def replaced(self, regions: tuple[str, ...] = ("face", "ears")) -> np.ndarray:
+        """Face and/or ears, True inside, as drawn on the template and without the air beyond them."""
+        bits = {"face": FACE_BIT, "ears": EARS_BIT}
+        return np.logical_or.reduce([self.mask(bits[name]) for name in regions])
+
+    def replaced_with_air(self, regions: tuple[str, ...] = ("face", "ears")) -> np.ndarray:
+        """`replaced`, and all that lies in front of the face or beside the ears, to the edge of head space."""
+        out = np.zeros(self.masks.shape, bool)
+        if "face" in regions:
+            out |= np.maximum.accumulate(self.mask(FACE_BIT), axis=1)
+        if "ears" in regions:
+            ears, middle = self.mask(EARS_BIT), self.masks.shape[0] // 2
+            out[middle:] |= np.maximum.accumulate(ears[middle:], axis=0)
+            out[:middle] |= np.maximum.accumulate(ears[:middle][::-1], axis=0)[::-1]
+        return out
+
+    def alignment_region(self) -> np.ndarray:
+        """Where the metric may look when the face is blanked: the head and a margin of air, without face and ears."""
+        from scipy.ndimage import binary_dilation
+
+        near = binary_dilation(self.mask(HEAD_BIT), iterations=ALIGNMENT_MARGIN_MM // SPACING)
+        return near & ~self.replaced()
+
+    def brain_fine(self, margin_mm: float = 0.0) -> np.ndarray:
+        """The brain on the 1 mm head-space grid (256^3), True inside, grown by a margin."""
+        from scipy.ndimage import distance_transform_edt
+
+        fine = resample(self.mask(BRAIN_BIT), self.grid.affine, head_affine(), head_shape()) >= 0.5
+        return fine if margin_mm <= 0 else distance_transform_edt(~fine) <= margin_mm
+
+
+@lru_cache(maxsize=1)
+def load_template() -> Template:
+    """The template that ships with the package."""
+    with files("bids_cpmae.data").joinpath("template.npz").open("rb") as file:
+        stored = np.load(file)
+        image = stored["head"].astype(np.float32) * float(stored["scale"])
+        return Template(Grid(image, head_affine(SPACING)), stored["masks"])

@@ -1,0 +1,101 @@
+"""Weights in one safetensors file: both VQ-VAEs and the masked autoencoder, half precision, their shapes beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bids_cpmae.errors import WeightsError
+from bids_cpmae.model.cpmae import CPMAE
+from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder
+from bids_cpmae.model.regions import Anatomy
+from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig
+
+SHIPPED = "weights.safetensors"
+FORMAT = "bids_cpmae-1"
+TRAINING_ONLY = ("identity.", "codebook.counts", "codebook.sums")
+
+
+def shipped_weights() -> Path:
+    """Where the package keeps its weights."""
+    return Path(str(files("bids_cpmae.data").joinpath(SHIPPED)))
+
+
+@lru_cache(maxsize=4)
+def weights_version(path: Path | None = None) -> str:
+    """First twelve digits of the SHA-256 of a weights file, the shipped one if not given."""
+    return hashlib.sha256(Path(path or shipped_weights()).read_bytes()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=1)
+def shipped_anatomy() -> Anatomy:
+    """Brain and head of the shipped template on the model's grid."""
+    from bids_cpmae.imaging.headspace import head_affine, head_shape
+    from bids_cpmae.imaging.resample import resample
+    from bids_cpmae.imaging.template import HEAD_BIT, load_template
+
+    template = load_template()
+    head = resample(template.mask(HEAD_BIT), template.grid.affine, head_affine(), head_shape()) >= 0.5
+    return Anatomy(brain=template.brain_fine(), head=head)
+
+
+def save_weights(path: Path, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder) -> Path:
+    """Write what sampling needs, float16 but for the codebooks."""
+    from safetensors.torch import save_file
+
+    parts: dict[str, nn.Module] = {"skull": skull, "brain": brain, "mae": mae}
+    tensors = {}
+    for name, part in parts.items():
+        for key, value in part.state_dict().items():
+            if not any(key.startswith(prefix) for prefix in TRAINING_ONLY):
+                exact = "codebook" in key or "latent_" in key
+                tensors[f"{name}.{key}"] = value.detach().to(torch.float32 if exact else torch.float16).contiguous()
+    shapes = {name: json.dumps(part.config.as_dict()) for name, part in parts.items()}
+    save_file(tensors, path, metadata={"format": FORMAT, **shapes})
+    return Path(path)
+
+
+@lru_cache(maxsize=1)
+def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
+    """The model on a device, ready to sample; loaded once a process.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A ``.safetensors`` file written by `save_weights`; the shipped weights if not given.
+    device : str
+        ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    WeightsError
+        When the file is missing, is no such file, or does not fit this version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path) if path else shipped_weights()
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read as model weights ({error}); give a file of `cpmae train mae`") from error
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path}: not weights of this version (format {metadata.get('format')!r}, wanted {FORMAT!r})")
+    configs = {name: json.loads(metadata[name]) for name in ("skull", "brain", "mae")}
+    skull, brain = (
+        VQVAE(VQVAEConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in configs[name].items()}))
+        for name in ("skull", "brain")
+    )
+    model = CPMAE(skull, brain, MaskedAutoencoder(MAEConfig(**configs["mae"])), shipped_anatomy())
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    missing = [key for key in missing if not any(prefix in key for prefix in TRAINING_ONLY)]
+    if missing or unexpected:
+        raise WeightsError(f"{path}: weights do not fit the model (missing {missing[:3]}, unexpected {unexpected[:3]})")
+    return model.eval().to(device)

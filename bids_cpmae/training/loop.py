@@ -1,0 +1,106 @@
+"""The training loop both networks share: resumable, with a progress line and a CSV of losses."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+CHECKPOINT_SECONDS = 180
+REPORT_STEPS = 25
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Linear warm-up to ``peak``, then a cosine down to a twentieth of it."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    along = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.05 + 0.475 * (1 + math.cos(math.pi * min(1.0, along))))
+
+
+def train(
+    model: nn.Module,
+    losses: Callable[[int], dict[str, torch.Tensor]],
+    *,
+    out: Path,
+    steps: int,
+    peak_rate: float,
+    warmup: int = 200,
+    device: str = "cpu",
+    average: float = 0.0,
+) -> nn.Module:
+    """Train ``model`` until ``steps``, going on from the checkpoint in ``out`` if there is one.
+
+    Parameters
+    ----------
+    model : nn.Module
+    losses : callable
+        Step number to named scalar losses; the one called ``loss`` is minimised. Random state must follow from the
+        step number, so that a resumed run sees what an unbroken one would have seen.
+    out : Path
+        Folder for ``checkpoint.pt`` and ``losses.csv``.
+    steps : int
+    peak_rate : float
+        Peak learning rate of AdamW.
+    average : float
+        Decay of the moving average of the weights that is returned; 0 returns the last weights.
+
+    Returns
+    -------
+    nn.Module
+        ``model``, holding the averaged weights.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    optimiser = torch.optim.AdamW(model.parameters(), peak_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    mean = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    first = 0
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        mean, first = state["mean"], state["step"]
+    saved, began = time.monotonic(), time.monotonic()
+    sums: dict[str, float] = {}
+    for step in range(first, steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, steps, peak_rate, warmup)
+        values = losses(step)
+        optimiser.zero_grad(set_to_none=True)
+        values["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        decay = min(average, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.dtype.is_floating_point:
+                mean[name].lerp_(value.detach(), 1 - decay)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) / REPORT_STEPS
+        if (step + 1) % REPORT_STEPS == 0:
+            _report(out / "losses.csv", step + 1, steps, sums, (time.monotonic() - began) / (step + 1 - first))
+            sums = {}
+        if time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == steps:
+            partial = checkpoint.with_suffix(".partial")
+            torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "mean": mean,
+                        "step": step + 1}, partial)  # fmt: skip
+            os.replace(partial, checkpoint)
+            saved = time.monotonic()
+    model.load_state_dict(mean)
+    return model
+
+
+def _report(path: Path, step: int, steps: int, values: dict[str, float], seconds: float) -> None:
+    fresh = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.writer(file)
+        if fresh:
+            writer.writerow(["step", *values])
+        writer.writerow([step, *(f"{value:.5g}" for value in values.values())])
+    line = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+    print(f"step {step}/{steps}  {line}  {seconds:.2f} s/step  {(steps - step) * seconds / 60:.0f} min left", flush=True)
