@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 from dataclasses import asdict, dataclass
@@ -13,11 +12,8 @@ import numpy as np
 from bids_cpmae.errors import CertificateError, ScanError
 from bids_cpmae.imaging.nifti import TEXT_FIELDS, SourceImage, load_source
 
-KEPT_FIELDS = (
-    "dim", "datatype", "bitpix", "pixdim", "scl_slope", "scl_inter", "qform_code", "sform_code", "quatern_b",
-    "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units",
-)  # fmt: skip
-GZIP_NAME_FLAG = 0x08
+# where the voxels start depends on the extensions, which are not written
+FREE_FIELDS = (*TEXT_FIELDS, "vox_offset", "magic")
 
 
 @dataclass(frozen=True)
@@ -26,28 +22,30 @@ class Certificate:
 
     Attributes
     ----------
-    voxels, voxels_mask, voxels_changed : int
-        All voxels, those under the mask, and those whose stored value differs from the source's.
+    voxels_total, voxels_mask, voxels_changed : int
+        All voxels, those under the mask, and those whose stored bits differ from the source's.
+    outside_changed : int
+        Of those outside the mask: 0 in every certificate.
     brain_voxels, brain_voxels_changed : int
         Of the registered brain; the second is 0 in every certificate.
+    header_equal : bool
+        Geometry, type, byte order and scaling are the source's: True in every certificate.
     sha256_outside : str
-        Of the stored values outside the mask, the same in source and result.
+        Of the stored values outside the mask, in C order; the same for source and result.
     """
 
-    voxels: int
+    voxels_total: int
     voxels_mask: int
     voxels_changed: int
+    outside_changed: int
     brain_voxels: int
     brain_voxels_changed: int
+    header_equal: bool
     sha256_outside: str
 
-    def as_dict(self) -> dict:
-        """Plain values."""
+    def as_dict(self) -> dict[str, int | bool | str]:
+        """Plain values, by name."""
         return asdict(self)
-
-
-def _same(a: object, b: object) -> bool:
-    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=np.asarray(a).dtype.kind == "f")
 
 
 def certify(source: SourceImage, written: str | os.PathLike, mask: np.ndarray, brain: np.ndarray) -> Certificate:
@@ -73,43 +71,58 @@ def certify(source: SourceImage, written: str | os.PathLike, mask: np.ndarray, b
         changed, or when the file carries free text.
     """
     written = Path(written)
+    for name, region in (("mask", mask), ("brain", brain)):
+        if region.shape != source.shape3 or region.dtype != bool:
+            raise CertificateError(f"{written.name}: the {name} is {region.dtype} {region.shape}, not bool {source.shape3}")
     try:
         result = load_source(written)
     except ScanError as error:
         raise CertificateError(f"the written file cannot be read back: {error}") from error
-    for field in KEPT_FIELDS:
-        if not _same(source.header[field], result.header[field]):
-            raise CertificateError(f"the written header differs in {field}")
-    if any(bytes(np.asarray(result.header[field]).tobytes()).strip(b"\0") for field in TEXT_FIELDS):
-        raise CertificateError("the written header carries free text")
-    if result.header.extensions:
-        raise CertificateError("the written header carries extensions")
-    if result.stored.dtype != source.stored.dtype or result.stored.shape != source.stored.shape:
-        raise CertificateError("the written voxels differ in type or shape")
-    before, after = (image.stored.reshape(source.shape3) for image in (source, result))
-    bits = f"u{before.dtype.itemsize}"
-    changed = np.ascontiguousarray(before).view(bits) != np.ascontiguousarray(after).view(bits)
-    outside = int((changed & ~mask).sum())
+    _compare_headers(source, result, written.name)
+    _check_gzip(written)
+    changed = _changed(source, result)
+    outside, in_brain = int((changed & ~mask).sum()), int((changed & brain).sum())
     if outside:
-        raise CertificateError(f"{outside} voxels outside the mask differ from the source")
-    in_brain = int((changed & brain).sum())
+        raise CertificateError(f"{written.name}: {outside} voxels outside the mask differ from the source")
     if in_brain:
-        raise CertificateError(f"{in_brain} brain voxels differ from the source")
+        raise CertificateError(f"{written.name}: {in_brain} brain voxels differ from the source")
     if not changed.any():
-        raise CertificateError("no voxel under the mask differs from the source: the face is still there")
-    if written.name.endswith(".gz"):
-        _check_gzip(written)
-    digest = hashlib.sha256(np.ascontiguousarray(after[~mask]).tobytes()).hexdigest()
+        raise CertificateError(f"{written.name}: no voxel differs from the source; the face is still there")
+    kept = result.stored.reshape(result.shape3)[~mask]
     return Certificate(
-        voxels=mask.size, voxels_mask=int(mask.sum()), voxels_changed=int(changed.sum()),
-        brain_voxels=int(brain.sum()), brain_voxels_changed=in_brain, sha256_outside=digest,
+        voxels_total=mask.size, voxels_mask=int(mask.sum()), voxels_changed=int(changed.sum()), outside_changed=outside,
+        brain_voxels=int(brain.sum()), brain_voxels_changed=in_brain, header_equal=True,
+        sha256_outside=hashlib.sha256(kept.tobytes()).hexdigest(),
     )  # fmt: skip
 
 
+def _compare_headers(source: SourceImage, result: SourceImage, name: str) -> None:
+    if type(result.header) is not type(source.header) or result.header.endianness != source.header.endianness:
+        raise CertificateError(f"{name}: another NIfTI version or byte order than the source")
+    for field in source.header.keys():
+        # bytes, so that a NaN in an unset field counts as equal to itself
+        if field not in FREE_FIELDS and source.header[field].tobytes() != result.header[field].tobytes():
+            raise CertificateError(f"{name}: the written header differs from the source's in {field}")
+    if result.stored.dtype != source.stored.dtype or result.stored.shape != source.stored.shape:
+        raise CertificateError(f"{name}: the written voxels differ from the source's in type or shape")
+    texts = [field for field in TEXT_FIELDS if field in result.header.keys() and any(result.header[field].tobytes())]
+    if texts or result.header.extensions:
+        raise CertificateError(f"{name}: the written header carries free text ({', '.join(texts) or 'extensions'})")
+
+
+def _changed(source: SourceImage, result: SourceImage) -> np.ndarray:
+    """True (X, Y, Z) where the stored bits differ; NaN equals the same NaN."""
+    size = source.stored.dtype.itemsize
+    kind = f"u{size}" if size <= 8 else f"V{size}"
+    before, after = (np.ascontiguousarray(image.stored.reshape(image.shape3)).view(kind) for image in (source, result))
+    return before != after
+
+
 def _check_gzip(path: Path) -> None:
+    if not path.name.endswith(".gz"):
+        return
     with open(path, "rb") as file:
-        head = file.read(10)
-    if head[3] & GZIP_NAME_FLAG or any(head[4:8]):
-        raise CertificateError("the gzip header carries a file name or a time")
-    with gzip.open(path) as file:
-        file.read(1)
+        head = file.read(8)
+    # byte 3 flags a name, a comment or extra fields; bytes 4 to 7 are the time
+    if any(head[3:8]):
+        raise CertificateError(f"{path.name}: the gzip header carries a file name, a comment or a time")

@@ -1,10 +1,16 @@
-"""NIfTI files as they lie on disk: stored values, scaling and geometry untouched on the way in and out."""
+"""NIfTI files as they lie on disk: stored values, scaling and geometry untouched on the way in and out.
+
+nibabel's images hide the stored values behind their scaling and work the scaling out anew when they are saved, so
+headers and voxels are read and written here as bytes.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
+import logging
 import os
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +18,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import SpatialImage
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from bids_cpmae.errors import ScanError
 
-TEXT_FIELDS = ("descrip", "aux_file", "intent_name", "db_name")
+# data_type is legacy free text of NIfTI-1, db_name is not in NIfTI-2, unused_str is not in NIfTI-1
+TEXT_FIELDS = ("descrip", "aux_file", "intent_name", "db_name", "data_type", "unused_str")
 EXTENSIONS = (".nii", ".nii.gz")
+LEAST_SLICES = 8
+LEAST_FINITE = 0.5
+# what a file holds in place of its content when git-annex or Git LFS has not fetched it
+POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull"}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,11 +40,11 @@ class SourceImage:
     Attributes
     ----------
     header : Nifti1Header or Nifti2Header
-        As read, with scaling.
+        As read, every field untouched; its extensions go with it.
     affine : ndarray (4, 4), float64
         Voxel index to RAS+ mm.
     stored : ndarray
-        Values as on disk, in the file's dtype and byte order, with all its axes.
+        Values as on disk, in the file's dtype and byte order, with all its axes (three, or more of length 1).
     slope, inter : float
         ``value = stored * slope + inter``; 1 and 0 where the file says nothing.
     path : Path or None
@@ -41,8 +54,8 @@ class SourceImage:
     header: nib.Nifti1Header
     affine: np.ndarray
     stored: np.ndarray
-    slope: float
-    inter: float
+    slope: float = 1.0
+    inter: float = 0.0
     path: Path | None = None
 
     @property
@@ -50,11 +63,20 @@ class SourceImage:
         """The three spatial axes."""
         return tuple(self.stored.shape[:3])
 
+    @property
+    def spacing(self) -> np.ndarray:
+        """Voxel size (3,) in mm, along the storage axes."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
     @cached_property
     def data(self) -> np.ndarray:
         """Scaled values (X, Y, Z), float32; values that are not finite read as 0."""
-        values = self.stored.reshape(self.shape3).astype(np.float32) * np.float32(self.slope) + np.float32(self.inter)
-        return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        values = self.stored.reshape(self.shape3).astype(np.float32)
+        if (self.slope, self.inter) != (1.0, 0.0):
+            values = values * np.float32(self.slope) + np.float32(self.inter)
+        if self.stored.dtype.kind == "f":
+            values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        return values
 
     def to_stored(self, values: np.ndarray) -> np.ndarray:
         """Values (...,) as this file would store them: unscaled, rounded and clipped for whole-number types."""
@@ -66,17 +88,13 @@ class SourceImage:
         return raw.astype(kind)
 
 
-def _name(image: object) -> str:
-    return str(image) if isinstance(image, (str, os.PathLike)) else "the image given"
-
-
 def load_source(image: str | os.PathLike | SpatialImage) -> SourceImage:
     """Read a scan and check that it can be worked on.
 
     Parameters
     ----------
     image : path or SpatialImage
-        ``.nii`` or ``.nii.gz``, or an image in memory.
+        ``.nii`` or ``.nii.gz``, or an image in memory; the latter is read as the file it would be saved to.
 
     Returns
     -------
@@ -88,75 +106,108 @@ def load_source(image: str | os.PathLike | SpatialImage) -> SourceImage:
         When it is missing, unreadable or truncated, of another format, or no three-dimensional scan of real numbers
         with a usable geometry. The message names the file, the cause and the way out.
     """
-    name = _name(image)
-    path = None
-    if isinstance(image, (str, os.PathLike)):
-        path = Path(image)
-        _check_path(path)
+    path = Path(image) if isinstance(image, (str, os.PathLike)) else None
+    name = str(path) if path else "the image given"
     try:
-        if path is not None:
-            loaded = nib.load(path)
-        else:
-            # through bytes, so that an image in memory is scaled and typed as its file would be
-            kind = nib.Nifti2Image if isinstance(image, nib.Nifti2Image) else nib.Nifti1Image
-            loaded = kind.from_bytes(kind.from_image(image).to_bytes())
-        if not isinstance(loaded, (nib.Nifti1Image, nib.Nifti2Image)) or isinstance(loaded, nib.Nifti1Pair) and not (
-            loaded.header.is_single
-        ):
-            raise ScanError(f"{name}: not a single-file NIfTI image; convert it to .nii.gz first")
-        stored = np.asanyarray(loaded.dataobj.get_unscaled())
-        if stored.dtype != loaded.header.get_data_dtype():
-            stored = stored.astype(loaded.header.get_data_dtype())
-    except ScanError:
-        raise
-    except (ImageFileError, OSError, EOFError, ValueError, nib.spatialimages.HeaderDataError) as error:
-        raise ScanError(f"{name}: cannot be read ({error}); the file is damaged or incomplete, restore or re-export it") from error
-    slope, inter = (1.0 if loaded.dataobj.slope is None else float(loaded.dataobj.slope)), float(loaded.dataobj.inter or 0)
-    source = SourceImage(loaded.header, np.asarray(loaded.affine, np.float64), np.array(stored), slope, inter, path)
-    _check_content(source, name)
+        source = _parse(_read_bytes(path) if path else _as_bytes(image), name, path)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
+        if isinstance(error, ScanError):
+            raise
+        reason = str(error) or type(error).__name__
+        raise ScanError(f"{name}: cannot be read ({reason}); restore the file or export it again") from error
+    _check_geometry(source, name)
+    _check_values(source, name)
     return source
 
 
-def _check_path(path: Path) -> None:
+def _read_bytes(path: Path) -> bytes:
+    """All of a file, unpacked: reading to the end lets gzip compare its checksum."""
     if path.is_symlink() and not path.exists():
-        raise ScanError(f"{path}: a link to content that is not here; fetch it first, e.g. `datalad get {path.name}`")
+        raise ScanError(f"{path}: a link to content that is not here; fetch it first: `datalad get {path.name}`")
     if not path.exists():
-        raise ScanError(f"{path}: no such file")
+        raise ScanError(f"{path}: no such file; check the path")
     if not path.is_file():
-        raise ScanError(f"{path}: not a file")
+        raise ScanError(f"{path}: a folder or device, not a file; give one .nii or .nii.gz file")
     if not path.name.endswith(EXTENSIONS):
-        raise ScanError(f"{path}: not a NIfTI file (.nii or .nii.gz); convert it first")
-    if path.stat().st_size == 0:
-        raise ScanError(f"{path}: the file is empty; restore or re-export it")
+        raise ScanError(f"{path}: not a .nii or .nii.gz file; convert it first, e.g. with nib-convert or dcm2niix")
+    content = path.read_bytes()
+    if not content:
+        raise ScanError(f"{path}: the file is empty; restore it or export it again")
+    for start, command in POINTERS.items():
+        if content.startswith(start):
+            raise ScanError(f"{path}: a pointer to content that is not here; fetch it first: `{command} {path.name}`")
+    return gzip.decompress(content) if path.name.endswith(".gz") else content
 
 
-def _check_content(source: SourceImage, name: str) -> None:
-    stored = source.stored
-    if stored.dtype.kind not in "iuf":
-        raise ScanError(f"{name}: voxels of type {stored.dtype} (RGB or complex); give a scan of real numbers")
-    if stored.ndim < 3 or any(n != 1 for n in stored.shape[3:]):
-        raise ScanError(f"{name}: shape {stored.shape} is not one three-dimensional volume; split it into volumes first")
-    if min(stored.shape[:3]) < 8:
-        raise ScanError(f"{name}: shape {stored.shape} has fewer than 8 slices along one axis; too few for a head")
+def _as_bytes(image: SpatialImage) -> bytes:
+    """An image in memory as the bytes of its file."""
+    if not isinstance(image, SpatialImage):
+        raise ScanError(f"a {type(image).__name__} is no scan; give a path or a nibabel image")
+    kind = nib.Nifti2Image if isinstance(image, nib.Nifti2Image) else nib.Nifti1Image
+    of_file = isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)) and nib.is_proxy(image.dataobj)
+    if of_file and image.dataobj.dtype == image.get_data_dtype():
+        # loaded from a file and not touched since: keep the file's own stored values and scaling
+        header = kind.header_class.from_header(image.header)
+        header["scl_slope"], header["scl_inter"] = image.dataobj.slope, image.dataobj.inter
+        return _pack(header, np.asarray(image.dataobj.get_unscaled()))
+    return kind.from_image(image).to_bytes()
+
+
+def _parse(content: bytes, name: str, path: Path | None) -> SourceImage:
+    size = {int.from_bytes(content[:4], order) for order in ("little", "big")}
+    kind = nib.Nifti2Header if 540 in size else nib.Nifti1Header
+    if not size & {348, 540}:
+        raise ScanError(f"{name}: not a NIfTI file (its first bytes say so); convert it to .nii.gz first")
+    file = io.BytesIO(content)
+    header = kind.from_fileobj(file, check=False)
+    if bytes(header["magic"].tobytes())[:3] != header.single_magic[:3]:
+        raise ScanError(f"{name}: not a single-file NIfTI image (header and voxels apart, or Analyze); convert it first")
+    # nibabel mends small faults (qfac 0, odd bitpix) in place; mend a copy, so that the header is written as it was
+    mended = header.copy()
+    mended.check_fix(logger=logging.getLogger("nibabel.quiet"), error_level=40)
+    dtype, shape = mended.get_data_dtype(), mended.get_data_shape()
+    if dtype.kind not in "iuf":
+        raise ScanError(f"{name}: voxels of type {dtype} (RGB or complex); give a scan of real numbers")
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+        raise ScanError(f"{name}: shape {shape} is not one three-dimensional volume; split it into volumes first")
+    needed, there = int(np.prod(shape)) * dtype.itemsize, len(content) - mended.get_data_offset()
+    if there < needed:
+        raise ScanError(f"{name}: truncated, {there} of {needed} bytes of voxels; restore the file or export it again")
+    stored = mended.raw_data_from_fileobj(file)
+    slope, inter = mended.get_slope_inter()
+    return SourceImage(
+        header=header, affine=np.asarray(mended.get_best_affine(), np.float64), stored=stored,
+        slope=1.0 if slope is None else float(slope), inter=0.0 if inter is None else float(inter), path=path,
+    )  # fmt: skip
+
+
+def _check_geometry(source: SourceImage, name: str) -> None:
+    if min(source.shape3) < LEAST_SLICES:
+        raise ScanError(f"{name}: shape {source.stored.shape} has an axis of fewer than {LEAST_SLICES}; too few for a head")
     if not np.isfinite(source.affine).all() or abs(np.linalg.det(source.affine[:3, :3])) < 1e-6:
-        raise ScanError(f"{name}: its affine has no usable geometry (qform and sform); repair the header first")
-    if source.header["qform_code"] == 0 and source.header["sform_code"] == 0:
-        raise ScanError(f"{name}: neither qform nor sform says how the head is oriented; repair the header first")
-    data = source.data
-    if stored.dtype.kind == "f" and np.isfinite(stored).mean() < 0.5:
-        raise ScanError(f"{name}: most voxels are NaN or infinite; re-export the scan")
-    if data.max() == data.min():
-        raise ScanError(f"{name}: all voxels have the same value; the scan is empty")
+        raise ScanError(f"{name}: no usable geometry in its affine (qform and sform); repair the header first")
+    if source.header["qform_code"] <= 0 and source.header["sform_code"] <= 0:
+        raise ScanError(f"{name}: neither qform nor sform says how the head lies; repair the header first")
+
+
+def _check_values(source: SourceImage, name: str) -> None:
+    if source.stored.dtype.kind == "f":
+        lost = int((~np.isfinite(source.stored)).sum())
+        if lost > (1 - LEAST_FINITE) * source.stored.size:
+            raise ScanError(f"{name}: most voxels are NaN or infinite; export the scan again")
+        if lost:
+            logger.warning("%s: %d voxels are NaN or infinite; they count as 0 and stay as they are", name, lost)
+    if source.data.max() == source.data.min():
+        raise ScanError(f"{name}: all voxels have the same value; the scan is empty, export it again")
 
 
 def clean_header(source: SourceImage) -> nib.Nifti1Header:
-    """The header to write: the source's, without free text and extensions, for a single file."""
+    """The header to write: the source's, without free text and extensions."""
     header = source.header.copy()
     header.extensions.clear()
     for field in TEXT_FIELDS:
-        header[field] = b""
-    header["vox_offset"] = header.single_vox_offset
-    header["magic"] = header.single_magic
+        if field in header.keys():
+            header[field] = b""
     return header
 
 
@@ -172,12 +223,15 @@ def save_like(source: SourceImage, stored: np.ndarray, path: str | os.PathLike) 
         Of the source's dtype and shape.
     path : path
         ``.nii`` or ``.nii.gz``.
+
+    Raises
+    ------
+    ValueError
+        When the values are of another dtype or shape.
     """
-    path = Path(path)
     if stored.shape != source.stored.shape or stored.dtype != source.stored.dtype:
         raise ValueError(f"stored values are {stored.dtype} {stored.shape}, not {source.stored.dtype} {source.stored.shape}")
-    _write(clean_header(source), stored, path)
-    return path
+    return _write(_pack(clean_header(source), stored), Path(path))
 
 
 def save_mask(source: SourceImage, mask: np.ndarray, path: str | os.PathLike) -> Path:
@@ -187,22 +241,25 @@ def save_mask(source: SourceImage, mask: np.ndarray, path: str | os.PathLike) ->
     header.set_data_dtype(np.uint8)
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_max"] = header["cal_min"] = 0
-    path = Path(path)
-    _write(header, mask.astype(np.uint8), path)
-    return path
+    return _write(_pack(header, mask.astype(np.uint8)), Path(path))
 
 
-def _write(header: nib.Nifti1Header, stored: np.ndarray, path: Path) -> None:
-    buffer = io.BytesIO()
-    header.write_to(buffer)
-    buffer.write(b"\0" * (int(header["vox_offset"]) - buffer.tell()))
+def _pack(header: nib.Nifti1Header, stored: np.ndarray) -> bytes:
+    """A single-file NIfTI image: header, no extensions, voxels."""
+    header = header.copy()
+    header.extensions.clear()
+    header["vox_offset"] = header.single_vox_offset
+    header["magic"] = header.single_magic
+    return header.binaryblock + bytes(4) + stored.tobytes(order="F")
+
+
+def _write(content: bytes, path: Path) -> Path:
     with open(path, "wb") as raw:
         if path.name.endswith(".gz"):
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
-                packed.write(buffer.getvalue())
-                packed.write(stored.tobytes(order="F"))
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=5, fileobj=raw, mtime=0) as packed:
+                packed.write(content)
         else:
-            raw.write(buffer.getvalue())
-            raw.write(stored.tobytes(order="F"))
+            raw.write(content)
         raw.flush()
         os.fsync(raw.fileno())
+    return path
