@@ -61,6 +61,25 @@ def save_weights(path: Path, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder)
     return Path(path)
 
 
+def check_weights(path: Path | None = None) -> None:
+    """See that a weights file is there and of this version, without loading it into memory.
+
+    Raises
+    ------
+    WeightsError
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path) if path else shipped_weights()
+    try:
+        with safe_open(path, "pt") as file:
+            found = (file.metadata() or {}).get("format")
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read as model weights ({error}); give a file of `cpmae train mae`") from error
+    if found != FORMAT:
+        raise WeightsError(f"{path}: not weights of this version (format {found!r}, wanted {FORMAT!r})")
+
+
 @lru_cache(maxsize=1)
 def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
     """The model on a device, ready to sample; loaded once a process.
@@ -77,17 +96,13 @@ def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
     WeightsError
         When the file is missing, is no such file, or does not fit this version.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     path = Path(path) if path else shipped_weights()
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be read as model weights ({error}); give a file of `cpmae train mae`") from error
-    if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path}: not weights of this version (format {metadata.get('format')!r}, wanted {FORMAT!r})")
+    check_weights(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key).float() for key in file.keys()}
     configs = {name: json.loads(metadata[name]) for name in ("skull", "brain", "mae")}
     skull, brain = (
         VQVAE(VQVAEConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in configs[name].items()}))

@@ -1,0 +1,101 @@
+"""JSON sidecars and dataset descriptions of what is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from bids_cpmae import __version__
+
+# Fields of a raw sidecar that still hold for the refaced scan and say nothing of who was scanned, where or when.
+KEPT_FIELDS = (
+    "Modality", "Manufacturer", "ManufacturersModelName", "MagneticFieldStrength", "ReceiveCoilName",
+    "ReceiveCoilActiveElements", "MRTransmitCoilSequence", "NumberReceiveCoilActiveElements", "MRAcquisitionType",
+    "PulseSequenceType", "ScanningSequence", "SequenceVariant", "ScanOptions", "SpoilingState", "SpoilingType",
+    "NonlinearGradientCorrection", "WaterFatShift", "EchoTime", "EchoTrainLength", "RepetitionTime",
+    "RepetitionTimeExcitation", "RepetitionTimePreparation", "InversionTime", "FlipAngle", "DwellTime",
+    "PartialFourier", "PartialFourierDirection", "ParallelAcquisitionTechnique", "ParallelReductionFactorInPlane",
+    "ParallelReductionFactorOutOfPlane", "MultibandAccelerationFactor", "PhaseEncodingDirection",
+    "InPlanePhaseEncodingDirectionDICOM", "SliceThickness", "SpacingBetweenSlices", "PixelBandwidth", "ImageType",
+    "NegativeContrast", "ContrastBolusIngredient",
+)  # fmt: skip
+METHOD = "Face and ears replaced by a synthetic one (CP-MAE), brain kept bit-identical"
+# DICOM PS3.16 CID 7050: the option this software applies to what can be seen in the voxels
+METHOD_CODE = {
+    "CodeValue": "113102",
+    "CodingSchemeDesignator": "DCM",
+    "CodeMeaning": "Clean Recognizable Visual Features Option",
+}
+RAW = "raw"
+
+
+def read_sidecar(path: Path) -> dict:
+    """A JSON object, or nothing where there is none or it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def image_sidecar(relative: str, raw: dict, *, settings: dict) -> dict:
+    """Sidecar of a refaced scan; ``settings`` says how it was made."""
+    kept = {name: raw[name] for name in KEPT_FIELDS if name in raw}
+    return {
+        **kept,
+        "SkullStripped": False,
+        "Sources": [f"bids:{RAW}:{relative}"],
+        "DeidentificationMethod": [METHOD],
+        "DeidentificationMethodCodeSequence": [METHOD_CODE],
+        "SoftwareName": "bids_cpmae",
+        "SoftwareVersion": __version__,
+        **settings,
+    }
+
+
+def mask_sidecar(relative: str, regions: str) -> dict:
+    """Sidecar of a mask."""
+    return {
+        "Description": f"Voxels replaced ({regions}): 1 = replaced by synthetic ones, 0 = identical to the source.",
+        "Type": "Face",
+        "Sources": [f"bids:{RAW}:{relative}"],
+    }
+
+
+def dataset_description(bids_dir: Path) -> dict:
+    """``dataset_description.json`` of the derivative; names its source without a path of this machine."""
+    raw = read_sidecar(bids_dir / "dataset_description.json")
+    name = raw.get("Name") or "raw dataset"
+    doi = raw.get("DatasetDOI")
+    link = doi or f"urn:bids:{quote(str(name))}"
+    source = {key: value for key, value in (("DOI", doi), ("Version", raw.get("DatasetVersion"))) if value}
+    description = {
+        "Name": f"{name}, refaced",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "bids_cpmae", "Version": __version__}],
+        "SourceDatasets": [source or {"URL": link}],
+        "DatasetLinks": {RAW: link},
+    }
+    if raw.get("License"):
+        description["License"] = raw["License"]
+    return description
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a small file in one step: it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    return path
+
+
+def write_json(path: Path, content: object) -> Path:
+    """`write_text` of a JSON document."""
+    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

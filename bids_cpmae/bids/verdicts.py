@@ -1,0 +1,98 @@
+"""A verdict for every scan, and the tables they are kept in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bids_cpmae.bids.sidecar import write_json, write_text
+
+PASS, REVIEW, FAIL, SKIPPED = "PASS", "REVIEW", "FAIL", "SKIPPED"
+LOGS = "logs"
+TABLE = "desc-refacing_verdicts"
+MEASURES = {
+    "registration_correlation": "Pearson correlation of the template and the registered scan",
+    "mask_share": "Share of the field of view that was replaced",
+    "brain_ml": "Volume of the registered template brain in ml",
+    "voxels": "Voxels of the scan",
+    "voxels_mask": "Voxels under the mask",
+    "voxels_changed": "Voxels whose stored value changed",
+    "brain_voxels": "Voxels of the registered template brain",
+    "brain_voxels_changed": "Of these, voxels whose stored value changed (0 in every certificate)",
+}
+COLUMNS = ("participant_id", "session_id", "source", "verdict", "reason", *MEASURES)
+MISSING = "n/a"
+# below this a registration has likely failed: heads of `split: dev` reach 0.93 and more, a torso or a phantom 0.3
+REVIEW_CORRELATION = 0.6
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one scan: ``source`` is its path below the dataset."""
+
+    source: str
+    participant: str
+    session: str | None
+    verdict: str
+    reason: str = ""
+    measures: dict[str, float] = field(default_factory=dict)
+
+    def row(self) -> dict[str, object]:
+        """The scan's line of the table."""
+        session = f"ses-{self.session}" if self.session else MISSING
+        fixed = {"participant_id": f"sub-{self.participant}", "session_id": session, "source": self.source,
+                 "verdict": self.verdict, "reason": " ".join(self.reason.split()) or MISSING}  # fmt: skip
+        return {**fixed, **{name: self.measures.get(name, MISSING) for name in MEASURES}}
+
+    def save(self, path: Path) -> Path:
+        """Write as JSON."""
+        return write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Verdict:
+        """Read what `save` wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def judge(measures: dict[str, float]) -> tuple[str, str]:
+    """Verdict and reason for a certified scan."""
+    correlation = measures.get("registration_correlation", 1.0)
+    if correlation < REVIEW_CORRELATION:
+        return REVIEW, f"registration is doubtful (correlation {correlation:.2f} < {REVIEW_CORRELATION}); look at the mask"
+    return PASS, ""
+
+
+def _tsv(rows: list[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _read(path: Path) -> list[dict]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def write_participant(output_dir: Path, participant: str, verdicts: list[Verdict]) -> Path:
+    """A participant's table, ``logs/sub-X_desc-refacing_verdicts.tsv``; scans of other runs keep their lines."""
+    path = output_dir / LOGS / f"sub-{participant}_{TABLE}.tsv"
+    rows = {row["source"]: row for row in (_read(path) if path.exists() else [])}
+    rows.update({verdict.source: verdict.row() for verdict in verdicts})
+    return write_text(path, _tsv([rows[name] for name in sorted(rows)]))
+
+
+def merge(output_dir: Path) -> tuple[Path, list[dict]]:
+    """All participants' tables as one, with its data dictionary; returns its path and rows."""
+    rows = [row for path in sorted((output_dir / LOGS).glob(f"sub-*_{TABLE}.tsv")) for row in _read(path)]
+    path = write_text(output_dir / f"{TABLE}.tsv", _tsv(rows))
+    levels = {PASS: "certified", REVIEW: "certified, look at it before sharing",
+              FAIL: "not written, see the reason", SKIPPED: "left out, see the reason"}  # fmt: skip
+    words = {name: {"Description": text} for name, text in MEASURES.items()}
+    write_json(output_dir / f"{TABLE}.json", {"verdict": {"Description": "Verdict", "Levels": levels},
+               "reason": {"Description": "Why it is not PASS"}, "source": {"Description": "Raw scan"}, **words})  # fmt: skip
+    return path, rows

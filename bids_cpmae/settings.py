@@ -1,0 +1,38 @@
+"""What a run was asked to do: made once by the command line, handed down as keyword arguments, read by nobody else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run of the BIDS App; the fields are the options of ``bids-cpmae``."""
+
+    bids_dir: Path
+    output_dir: Path
+    level: str
+    work_dir: Path
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    bids_filters: dict = field(default_factory=dict)
+    validate: bool = True
+    database_dir: Path | None = None
+    clean_workdir: bool = False
+    nprocs: int = 1
+    omp_nthreads: int = 1
+    memory_gb: float = 8.0
+    plugin: str = "MultiProc"
+    plugin_file: Path | None = None
+    device: str = "auto"
+    n_gpu_procs: int = 1
+    weights: Path | None = None
+    mode: str = "face"
+    regions: tuple[str, ...] = ("face", "ears")
+    random_seed: int = 0
+    stop_on_first_crash: bool = False
+    write_graph: bool = False
+    resource_monitor: bool = False
+    dry_run: bool = False
+    verbosity: int = 0

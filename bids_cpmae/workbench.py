@@ -1,0 +1,77 @@
+"""``cpmae``: the workbench. One file refaced, a demo dataset, training, evaluation, timing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from bids_cpmae import __version__
+from bids_cpmae.cli import Parser, guarded, start_logging
+
+# command -> (module with add_arguments and main, what it does); imported only when called
+COMMANDS = {
+    "reface": ("bids_cpmae.onefile", "give the head in one NIfTI file another face"),
+    "demo": ("bids_cpmae.bids.demo", "write a BIDS dataset with a synthetic head"),
+    "bench": ("bids_cpmae.evaluation.bench", "time and memory a stage for one scan"),
+    "template": ("bids_cpmae.training.template", "build the template and its masks"),
+    "sample": ("bids_cpmae.training.sample", "draw new faces for a head of a bank"),
+}
+GROUPS = {
+    "train": ("train the networks", {
+        "bank": ("bids_cpmae.training.bank", "bring the training heads into head space"),
+        "vqvae": ("bids_cpmae.training.vqvae", "train the brain's or the non-brain's VQ-VAE"),
+        "mae": ("bids_cpmae.training.mae", "train the masked autoencoder and join the weights"),
+    }),
+    "evaluate": ("measure privacy and anatomy", {
+        "privacy": ("bids_cpmae.evaluation.privacy", "face recognition of refaced against original heads"),
+        "anatomy": ("bids_cpmae.evaluation.anatomy", "masks held against label maps of known anatomy"),
+    }),
+}  # fmt: skip
+
+
+def _wanted(argv: list[str]) -> tuple[str, ...]:
+    return tuple([word for word in argv if not word.startswith("-")][:2])
+
+
+def build_parser(argv: list[str]) -> argparse.ArgumentParser:
+    """The command line; only the command that ``argv`` names is imported, so that help is instant."""
+    parser = Parser(prog="cpmae", description="Workbench of bids_cpmae.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"bids_cpmae {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    wanted = _wanted(argv)
+    for name, (module, text) in COMMANDS.items():
+        _add(commands, name, module, text, load=wanted[:1] == (name,))
+    for name, (text, members) in GROUPS.items():
+        group = commands.add_parser(name, help=text, description=text)
+        inner = group.add_subparsers(dest="part", metavar="PART", required=True, parser_class=Parser)
+        for member, (module, words) in members.items():
+            _add(inner, member, module, words, load=wanted == (name, member))
+    return parser
+
+
+def _add(commands, name: str, module: str, text: str, *, load: bool) -> None:
+    parser = commands.add_parser(name, help=text, description=text)
+    if load:
+        loaded = import_module(module)
+        loaded.add_arguments(parser)
+        parser.set_defaults(main=loaded.main)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``cpmae``."""
+    argv = sys.argv[1:] if argv is None else argv
+    start_logging(0)
+    try:
+        parser = build_parser(argv)
+    except ModuleNotFoundError as error:
+        print(f"error: this command needs {error.name}; pip install 'bids_cpmae[evaluate]'", file=sys.stderr)
+        return 70
+    args = parser.parse_args(argv)
+    return guarded(lambda: args.main(args))
+
+
+
+
+if __name__ == "__main__":
+    sys.exit(main())

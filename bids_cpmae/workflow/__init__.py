@@ -1,0 +1,1 @@
+"""nipype carries a scan: one factory for a participant, one for a scan, thin interfaces over pure functions."""

@@ -1,0 +1,227 @@
+"""Interfaces: files in, a pure function, files out. A node that fails leaves its scan's verdict before it raises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from bids_cpmae.bids.verdicts import FAIL, Verdict, judge
+from bids_cpmae.errors import ScanError
+
+
+class ScanInputSpec(BaseInterfaceInputSpec):
+    """What every step of a scan knows: the scan, and where to leave word if it cannot go on."""
+
+    in_file = File(desc="raw scan", mandatory=True)
+    scan = traits.Dict(desc="source, participant and session of the scan", nohash=True)
+    verdict_file = traits.Str(desc="where to leave the verdict", nohash=True)
+
+
+class ScanInterface(SimpleInterface):
+    """A step of one scan."""
+
+    def _run_interface(self, runtime):
+        folder = Path(runtime.cwd)
+        try:
+            self._results.update(self._step(folder))
+        except Exception as error:
+            self._leave_word(error)
+            raise
+        return runtime
+
+    def _step(self, folder: Path) -> dict:
+        raise NotImplementedError
+
+    def _leave_word(self, error: Exception) -> None:
+        if not (isdefined(self.inputs.verdict_file) and isdefined(self.inputs.scan)):
+            return
+        known = isinstance(error, ScanError)
+        reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+        reason = reason.replace(str(self.inputs.in_file), self.inputs.scan["source"])
+        Verdict(**self.inputs.scan, verdict=FAIL, reason=reason).save(Path(self.inputs.verdict_file))
+
+
+def _mask(path: str) -> np.ndarray:
+    return np.asanyarray(nib.load(path).dataobj) > 0
+
+
+class LocateFaceInputSpec(ScanInputSpec):
+    mode = traits.Enum("face", "head", usedefault=True)
+    regions = traits.List(traits.Enum("face", "ears"), usedefault=True, value=["face", "ears"])
+
+
+class LocateFaceOutputSpec(TraitedSpec):
+    mask_file = File(desc="1 = replaced")
+    brain_file = File(desc="registered template brain")
+    measures = traits.Dict()
+
+
+class LocateFace(ScanInterface):
+    """`bids_cpmae.imaging.facemask.locate_face`."""
+
+    input_spec, output_spec = LocateFaceInputSpec, LocateFaceOutputSpec
+
+    def _step(self, folder: Path) -> dict:
+        from bids_cpmae.imaging.facemask import locate_face
+        from bids_cpmae.imaging.nifti import load_source, save_mask
+
+        source = load_source(self.inputs.in_file)
+        located = locate_face(source, mode=self.inputs.mode, regions=tuple(self.inputs.regions))
+        mask = save_mask(source, located.mask, folder / "mask.nii.gz")
+        brain = save_mask(source, located.brain, folder / "brain.nii.gz")
+        return {"mask_file": str(mask), "brain_file": str(brain), "measures": located.measures}
+
+
+class AlignHeadInputSpec(ScanInputSpec):
+    mask_file = File(exists=True, mandatory=True)
+
+
+class AlignHeadOutputSpec(TraitedSpec):
+    frame_file = File(desc="the blanked scan in head space")
+
+
+class AlignHead(ScanInterface):
+    """`bids_cpmae.imaging.align.align_blanked`."""
+
+    input_spec, output_spec = AlignHeadInputSpec, AlignHeadOutputSpec
+
+    def _step(self, folder: Path) -> dict:
+        from bids_cpmae.imaging.align import align_blanked
+        from bids_cpmae.imaging.nifti import load_source
+
+        frame = align_blanked(load_source(self.inputs.in_file), _mask(self.inputs.mask_file))
+        return {"frame_file": str(frame.save(folder / "frame.npz"))}
+
+
+class RemodelFaceInputSpec(ScanInputSpec):
+    frame_file = File(exists=True, mandatory=True)
+    mode = traits.Enum("face", "head", usedefault=True)
+    identity_seed = traits.Int(mandatory=True)
+    weights = traits.Str(desc="weights file; the shipped one if empty", usedefault=True)
+    weights_version = traits.Str(desc="so that other weights of the same name are not taken for these")
+    device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True)
+
+
+class RemodelFaceOutputSpec(TraitedSpec):
+    head_file = File(desc="the new head in head space")
+
+
+class RemodelFace(ScanInterface):
+    """`bids_cpmae.model.cpmae.CPMAE.remodel`; the model is loaded once a process."""
+
+    input_spec, output_spec = RemodelFaceInputSpec, RemodelFaceOutputSpec
+
+    def _step(self, folder: Path) -> dict:
+        from bids_cpmae.api import resolve_device
+        from bids_cpmae.imaging.align import HeadFrame
+        from bids_cpmae.model.weights import load_cpmae
+
+        frame = HeadFrame.load(self.inputs.frame_file)
+        weights = Path(self.inputs.weights) if self.inputs.weights else None
+        model = load_cpmae(weights, resolve_device(self.inputs.device))
+        head = model.remodel(
+            frame.volume, frame.blank, mode=self.inputs.mode, identity_seed=self.inputs.identity_seed
+        )  # fmt: skip
+        np.save(folder / "head.npy", head)
+        return {"head_file": str(folder / "head.npy")}
+
+
+class ComposeFaceInputSpec(ScanInputSpec):
+    mask_file = File(exists=True, mandatory=True)
+    frame_file = File(exists=True, mandatory=True)
+    head_file = File(exists=True, mandatory=True)
+    noise_seed = traits.Int(mandatory=True)
+
+
+class ComposeFaceOutputSpec(TraitedSpec):
+    out_file = File(desc="the refaced scan, not yet certified")
+
+
+class ComposeFace(ScanInterface):
+    """`bids_cpmae.imaging.compose.compose_face`, written on the scan's own grid."""
+
+    input_spec, output_spec = ComposeFaceInputSpec, ComposeFaceOutputSpec
+
+    def _step(self, folder: Path) -> dict:
+        from bids_cpmae.imaging.align import HeadFrame, resample_to_scan
+        from bids_cpmae.imaging.compose import compose_face
+        from bids_cpmae.imaging.nifti import load_source, save_like
+
+        source, mask = load_source(self.inputs.in_file), _mask(self.inputs.mask_file)
+        frame = HeadFrame.load(self.inputs.frame_file)
+        synthetic = resample_to_scan(frame, np.load(self.inputs.head_file), source, mask)
+        stored = compose_face(source, mask, synthetic, seed=self.inputs.noise_seed)
+        suffix = ".nii.gz" if self.inputs.in_file.endswith(".gz") else ".nii"
+        return {"out_file": str(save_like(source, stored, folder / f"refaced{suffix}"))}
+
+
+class CertifyScanInputSpec(ScanInputSpec):
+    refaced_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    brain_file = File(exists=True, mandatory=True)
+
+
+class CertifyScanOutputSpec(TraitedSpec):
+    certificate = traits.Dict()
+
+
+class CertifyScan(ScanInterface):
+    """`bids_cpmae.imaging.certify.certify`."""
+
+    input_spec, output_spec = CertifyScanInputSpec, CertifyScanOutputSpec
+
+    def _step(self, folder: Path) -> dict:
+        from bids_cpmae.imaging.certify import certify
+        from bids_cpmae.imaging.nifti import load_source
+
+        found = certify(
+            load_source(self.inputs.in_file), self.inputs.refaced_file, _mask(self.inputs.mask_file),
+            _mask(self.inputs.brain_file),
+        )  # fmt: skip
+        return {"certificate": found.as_dict()}
+
+
+class PublishScanInputSpec(ScanInputSpec):
+    refaced_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    certificate = traits.Dict(mandatory=True)
+    measures = traits.Dict(mandatory=True)
+    output_dir = traits.Str(mandatory=True)
+    raw_sidecar = traits.Dict(desc="fields of the raw scan's sidecar")
+    settings = traits.Dict(desc="how the scan was made, for the sidecar")
+    regions = traits.List(traits.Str(), usedefault=True)
+
+
+class PublishScanOutputSpec(TraitedSpec):
+    verdict_file = File()
+
+
+class PublishScan(ScanInterface):
+    """Image, mask and sidecars to the output tree, each in one step, and the verdict. Cheap, so never skipped."""
+
+    input_spec, output_spec = PublishScanInputSpec, PublishScanOutputSpec
+    _always_run = True
+
+    def _step(self, folder: Path) -> dict:
+        from bids_cpmae.bids.publish import publish_scan
+
+        scan = self.inputs.scan
+        publish_scan(
+            Path(self.inputs.output_dir), scan["source"], image=Path(self.inputs.refaced_file),
+            mask=Path(self.inputs.mask_file), raw_sidecar=dict(self.inputs.raw_sidecar),
+            settings=dict(self.inputs.settings), regions=" and ".join(self.inputs.regions),
+        )  # fmt: skip
+        measures = {**self.inputs.measures, **self.inputs.certificate}
+        verdict, reason = judge(measures)
+        path = Verdict(**scan, verdict=verdict, reason=reason, measures=measures).save(Path(self.inputs.verdict_file))
+        return {"verdict_file": str(path)}
