@@ -1,0 +1,1 @@
+"""What the refaced scans give away, what they keep, and what they cost: privacy, anatomy, time."""

@@ -1,0 +1,220 @@
+"""The skin of a head as a shaded picture, as one who wants to know a face again would draw it. Numpy and scipy only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from bids_cpmae.errors import ScanError
+from bids_cpmae.imaging.headspace import covering_grid
+
+GRID_MM = 1.0
+SURFACE_SIGMA_MM = 1.0
+CLOSING_MM = 4
+THRESHOLD_SHARE = 0.6
+FRAME_MM = 250.0
+TOP_MARGIN_MM = 15.0
+LEAST_HEAD_ML = 300.0
+BLOCK = 4
+
+
+@dataclass(frozen=True)
+class View:
+    """How a head is looked at.
+
+    Attributes
+    ----------
+    yaw, pitch : float
+        Degrees the head is turned to its left and nods upwards.
+    light : tuple of float
+        Direction from the head to the light: to the right of the picture, upwards, towards the viewer.
+    ambient : float
+        Share of light that comes from everywhere, 0 to 1.
+    size : int
+        Side of the square picture in pixels.
+    """
+
+    yaw: float = 0.0
+    pitch: float = 0.0
+    light: tuple[float, float, float] = (0.2, 0.5, 1.0)
+    ambient: float = 0.15
+    size: int = 300
+
+    def as_dict(self) -> dict:
+        """The settings, fit for JSON."""
+        return asdict(self)
+
+    def rotation(self) -> np.ndarray:
+        """The turn of the head, 3 x 3, world RAS+."""
+        yaw, pitch = np.deg2rad([self.yaw, self.pitch])
+        about_z = [[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]]
+        about_x = [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
+        return np.array(about_x) @ np.array(about_z)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A head as a field that crosses 1 at its skin, above 1 inside.
+
+    Attributes
+    ----------
+    field : ndarray (X, Y, Z), float32
+        0 in the air, at most 2.
+    affine : ndarray (4, 4)
+        Axis-aligned RAS+ grid of 1 mm.
+    """
+
+    field: np.ndarray
+    affine: np.ndarray
+
+
+def otsu_threshold(values: np.ndarray, *, bins: int = 256) -> float:
+    """The value that best parts a sample in two classes (Otsu 1979, doi:10.1109/TSMC.1979.4310076)."""
+    counts, edges = np.histogram(values, bins=bins)
+    middles = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    sums = np.cumsum(counts * middles)
+    above = below[-1] - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(middles[np.nanargmax(between)])
+
+
+def _to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The volume on the 1 mm axis-aligned RAS+ grid that covers it; a cubic spline, so 2 mm voxels leave no steps."""
+    grid, shape = covering_grid(affine, volume.shape, GRID_MM)
+    to_index = np.linalg.inv(affine) @ grid
+    out = ndimage.affine_transform(
+        np.asarray(volume, np.float32), to_index, output_shape=shape, order=3, mode="grid-constant", output=np.float32
+    )
+    return out, grid
+
+
+def head_surface(volume: np.ndarray, affine: np.ndarray) -> Surface:
+    """Find the skin of a head.
+
+    Parameters
+    ----------
+    volume : ndarray (X, Y, Z)
+        Any orientation and voxel size; bright tissue in dark air.
+    affine : ndarray (4, 4)
+        Voxel index to RAS+ mm.
+
+    Returns
+    -------
+    Surface
+
+    Raises
+    ------
+    ScanError
+        When nothing as large as a head stands out from the air.
+    """
+    volume = np.nan_to_num(np.asarray(volume, np.float32), nan=0, posinf=0, neginf=0)
+    scan, grid = _to_ras(volume, affine)
+    scan = ndimage.gaussian_filter(scan, SURFACE_SIGMA_MM / GRID_MM)
+    # bright fat and vessels would draw the threshold up and eat the thin lids
+    scan = np.clip(scan, 0, np.percentile(scan, 98))
+    threshold = THRESHOLD_SHARE * otsu_threshold(scan)
+    if not threshold > 0:
+        raise ScanError("the image is constant; no head to draw")
+    tissue = scan > threshold
+    labels, _ = ndimage.label(tissue)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    head = labels == sizes.argmax()
+    if head.sum() * GRID_MM**3 / 1000 < LEAST_HEAD_ML:
+        raise ScanError(f"nothing as large as a head ({LEAST_HEAD_ML:.0f} ml) stands out from the air")
+    closed = _close(head)
+    # what touches the head may fade below the threshold beyond it; what floats in the air goes
+    near = ndimage.binary_dilation(head, iterations=2)
+    field = np.where(near, np.minimum(scan / threshold, 2), 0).astype(np.float32)
+    core = ndimage.binary_erosion(closed, iterations=2)
+    field = np.maximum(field, 2 * ndimage.gaussian_filter(core.astype(np.float32), 1.0))
+    return Surface(field, grid)
+
+
+def _close(head: np.ndarray) -> np.ndarray:
+    """Fill gaps of bone, eyes and sinuses up to 8 mm wide, so that no ray falls into the head."""
+    pad = CLOSING_MM + 1
+    wide = np.pad(head, pad)
+    outside = ndimage.distance_transform_edt(~wide) > CLOSING_MM
+    closed = ndimage.distance_transform_edt(~outside) > CLOSING_MM
+    closed = closed[pad:-pad, pad:-pad, pad:-pad] | head
+    return ndimage.binary_fill_holes(closed)
+
+
+def _frame(surface: Surface, view: View):
+    """Affine from picture grid (column, depth, row) to field index, and that grid's shape.
+
+    The picture grid is seen from the front: columns run to the subject's left, depth backwards, rows downwards.
+    """
+    # a coarse cloud of points is enough to find the head's box
+    inside = np.argwhere(surface.field[::BLOCK, ::BLOCK, ::BLOCK] > 1) * BLOCK
+    world = inside @ surface.affine[:3, :3].T + surface.affine[:3, 3]
+    turned = world @ view.rotation().T
+    top = turned[:, 2].max()
+    skull = turned[turned[:, 2] > top - 130]
+    middle = (skull[:, 0].min() + skull[:, 0].max()) / 2
+    front = turned[:, 1].max() + 2 * BLOCK
+    pixel = FRAME_MM / view.size
+    deep = int(np.ceil(front - turned[:, 1].mean())) + 30
+    grid = np.eye(4)
+    grid[:3, :3] = np.diag([-pixel, -GRID_MM, -pixel])
+    grid[:3, 3] = [middle + FRAME_MM / 2 - pixel / 2, front, top + TOP_MARGIN_MM - pixel / 2]
+    back = np.eye(4)
+    back[:3, :3] = view.rotation().T
+    return np.linalg.inv(surface.affine) @ back @ grid, (view.size, deep, view.size)
+
+
+def first_hit(field: np.ndarray) -> np.ndarray:
+    """Depth along axis 1 at which each ray first crosses 1, to a part of a voxel.
+
+    Returns
+    -------
+    ndarray (X, Z), float32
+        In voxels; NaN where the ray meets nothing.
+    """
+    inside = field >= 1
+    index = inside.argmax(axis=1)
+    hit = inside.any(axis=1)
+    behind = np.take_along_axis(field, index[:, None], axis=1)[:, 0]
+    before = np.take_along_axis(field, np.maximum(index - 1, 0)[:, None], axis=1)[:, 0]
+    part = np.where(index > 0, (behind - 1) / np.maximum(behind - before, 1e-6), 0)
+    return np.where(hit, index - np.clip(part, 0, 1), np.nan).astype(np.float32)
+
+
+def render(surface: Surface, view: View | None = None) -> np.ndarray:
+    """Draw a head from the front: parallel rays, Lambert shading.
+
+    Parameters
+    ----------
+    surface : Surface
+    view : View, optional
+        Straight from the front if not given.
+
+    Returns
+    -------
+    ndarray (size, size), uint8
+        Rows downwards; the subject's left is on the right of the picture; air is black.
+    """
+    view = view or View()
+    to_field, shape = _frame(surface, view)
+    turned = ndimage.affine_transform(
+        surface.field, to_field, output_shape=shape, order=1, mode="grid-constant", output=np.float32
+    )
+    depth = first_hit(turned)
+    hit = np.isfinite(depth)
+    filled = ndimage.gaussian_filter(np.where(hit, depth, 0), 0.8) / np.maximum(
+        ndimage.gaussian_filter(hit.astype(np.float32), 0.8), 1e-3
+    )
+    pixel = FRAME_MM / view.size
+    slope = [np.gradient(filled * GRID_MM, pixel, axis=axis) for axis in (0, 1)]
+    # depth grows away from the viewer, columns to the right, rows downwards
+    normal = np.stack([slope[0], -slope[1], np.ones_like(filled)])
+    normal /= np.linalg.norm(normal, axis=0)
+    light = np.array(view.light) / np.linalg.norm(view.light)
+    lambert = np.clip(np.tensordot(light, normal, 1), 0, 1)
+    shade = np.where(hit, view.ambient + (1 - view.ambient) * lambert, 0)
+    return np.ascontiguousarray(np.rint(255 * shade).T.astype(np.uint8))
