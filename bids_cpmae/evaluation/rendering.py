@@ -13,7 +13,7 @@ from bids_cpmae.imaging.headspace import covering_grid
 GRID_MM = 1.0
 SURFACE_SIGMA_MM = 1.0
 CLOSING_MM = 4
-THRESHOLD_SHARE = 0.6
+THRESHOLD_SHARE = 0.4
 FRAME_MM = 250.0
 TOP_MARGIN_MM = 15.0
 LEAST_HEAD_ML = 300.0
@@ -130,19 +130,20 @@ def head_surface(volume: np.ndarray, affine: np.ndarray) -> Surface:
     # what touches the head may fade below the threshold beyond it; what floats in the air goes
     near = ndimage.binary_dilation(head, iterations=2)
     field = np.where(near, np.minimum(scan / threshold, 2), 0).astype(np.float32)
-    core = ndimage.binary_erosion(closed, iterations=2)
-    field = np.maximum(field, 2 * ndimage.gaussian_filter(core.astype(np.float32), 1.0))
+    core = ndimage.binary_erosion(closed, iterations=3)
+    field = np.maximum(field, 2 * ndimage.gaussian_filter(core.astype(np.float32), 1.5, truncate=3))
     return Surface(field, grid)
 
 
 def _close(head: np.ndarray) -> np.ndarray:
-    """Fill gaps of bone, eyes and sinuses up to 8 mm wide, so that no ray falls into the head."""
-    pad = CLOSING_MM + 1
-    wide = np.pad(head, pad)
-    outside = ndimage.distance_transform_edt(~wide) > CLOSING_MM
-    closed = ndimage.distance_transform_edt(~outside) > CLOSING_MM
-    closed = closed[pad:-pad, pad:-pad, pad:-pad] | head
-    return ndimage.binary_fill_holes(closed)
+    """Fill gaps of bone, eyes and sinuses up to 8 mm wide, so that no ray falls into the head; at 2 mm, for speed."""
+    coarse = np.pad(head[::2, ::2, ::2], CLOSING_MM)
+    outside = ndimage.distance_transform_edt(~coarse, sampling=2) > CLOSING_MM
+    closed = ndimage.distance_transform_edt(~outside, sampling=2) > CLOSING_MM
+    closed = ndimage.binary_fill_holes(closed)[(slice(CLOSING_MM, -CLOSING_MM),) * 3]
+    for axis in range(3):
+        closed = np.repeat(closed, 2, axis=axis)
+    return closed[tuple(slice(n) for n in head.shape)] | head
 
 
 def _frame(surface: Surface, view: View):
