@@ -1,4 +1,4 @@
-"""The new face put into the scan: matched in gain, noise and background, without a step at the mask's border.
+"""The new face put into the scan: matched in gain, sharpness, noise and background, without a step at the border.
 
 Nothing in here reads the source under the mask, so the result is a function of the other voxels, the mask and the
 synthetic head alone.
@@ -7,81 +7,25 @@ synthetic head alone.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter1d
 
-from bids_cpmae.imaging.align import RING_MM, mask_box
+from bids_cpmae.imaging.align import mask_box
+from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
 from bids_cpmae.imaging.nifti import SourceImage
-from bids_cpmae.imaging.noise import Background, correlated_noise, fine_detail, robust_sigma
+from bids_cpmae.imaging.noise import Background, Grain, find_air, grained, quiet_sigma
 
-GAIN_MM, GAIN_FAR_MM, GAIN_GRID_MM = 10.0, 30.0, 4.0
-GAIN_LIMIT = np.log(2.5)
-MEMBRANE_MM, MEMBRANE_DEPTH_MM = 2.0, 5.0
-AIR_LOW, AIR_HIGH = 0.08, 0.2
-AIR_DISTANCE_MM = 6.0
-
-
-def tissue_level(values: np.ndarray) -> float:
-    """Typical value of tissue: the median of what lies above a tenth of the 99th percentile."""
-    top = np.percentile(values, 99)
-    bright = values[values > 0.1 * top]
-    return float(np.median(bright)) if bright.size else 0.0
-
-
-def normalised_blur(values: np.ndarray, weights: np.ndarray, sigma: np.ndarray, floor: float = 1e-4) -> np.ndarray:
-    """Gaussian average of ``values`` over ``weights``; 0 where no weight is near."""
-    total = gaussian_filter(values * weights, sigma, truncate=3)
-    weight = gaussian_filter(weights, sigma, truncate=3)
-    return total / np.maximum(weight, floor)
-
-
-def gain_field(source: np.ndarray, synthetic: np.ndarray, ring: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Smooth ratio source / synthetic, estimated on ``ring`` (True = tissue outside the mask), carried everywhere.
-
-    Arrays (X, Y, Z); ``spacing`` (3,) in mm. Worked out on a grid of about 4 mm.
-    """
-    step = np.maximum(1, np.rint(GAIN_GRID_MM / spacing)).astype(int)
-    weights = ring.astype(np.float32)
-    ratio = np.log(np.maximum(source, 1e-6) / np.maximum(synthetic, 1e-6))
-    ratio = np.clip(np.where(ring, ratio, 0), -GAIN_LIMIT, GAIN_LIMIT).astype(np.float32)
-    small_weights, small_ratio = _block_mean(weights, step), _block_mean(ratio * weights, step)
-    small_ratio = small_ratio / np.maximum(small_weights, 1e-6)
-    grid = spacing * step
-    near_weight = gaussian_filter(small_weights, GAIN_MM / grid)
-    near = normalised_blur(small_ratio, small_weights, GAIN_MM / grid, 1e-6)
-    far = normalised_blur(small_ratio, small_weights, GAIN_FAR_MM / grid, 1e-9)
-    trust = near_weight / (near_weight + 0.02)
-    field = np.exp(trust * near + (1 - trust) * far)
-    return _enlarge(field, step, source.shape)
-
-
-def _block_mean(volume: np.ndarray, step: np.ndarray) -> np.ndarray:
-    pad = [(0, int(-n % s)) for n, s in zip(volume.shape, step)]
-    volume = np.pad(volume, pad)
-    x, y, z = (n // s for n, s in zip(volume.shape, step))
-    return volume.reshape(x, step[0], y, step[1], z, step[2]).mean((1, 3, 5))
-
-
-def _enlarge(volume: np.ndarray, step: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    big = zoom(volume, step, order=1, grid_mode=True, mode="nearest")
-    return big[tuple(slice(0, n) for n in shape)].astype(np.float32)
-
-
-def membrane(residual: np.ndarray, outside: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """What is left at the border, carried inside: full at the border, gone some millimetres further in.
-
-    Parameters
-    ----------
-    residual : ndarray (X, Y, Z)
-        Source minus matched synthetic head; read where ``outside`` only.
-    outside : ndarray (X, Y, Z), bool
-        True = not under the mask.
-    spacing : ndarray (3,)
-        In mm.
-    """
-    weights = outside.astype(np.float32)
-    carried = normalised_blur(np.where(outside, residual, 0), weights, MEMBRANE_MM / spacing)
-    depth = distance_transform_edt(~outside, sampling=spacing)
-    return np.where(outside, 0, carried * np.exp(-((depth / MEMBRANE_DEPTH_MM) ** 2))).astype(np.float32)
+RING_MM = 20.0
+GAIN_SCALES = {8.0: 1.0, 16.0: 0.1, 40.0: 0.01}
+GAIN_BLOCK_MM = 4.0
+GAIN_LIMITS = (0.4, 2.5)
+# what is left at the border is carried inside by these neighbourhoods and halved after about 6 mm
+MEMBRANE_SCALES = ({1.0: 1.0}, {2.0: 0.3, 4.0: 0.1})
+MEMBRANE_BLOCK_MM = 2.0
+MEMBRANE_FADE = 0.01
+TISSUE = 0.25
+RESIDUE = (0.03, 0.08)
+BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
+SHARPER = 1.15
 
 
 def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -94,7 +38,8 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     mask : ndarray (X, Y, Z), bool
         True = replaced.
     synthetic : ndarray (X, Y, Z), float32
-        The new head on the scan's grid in about the scan's units, valid under the mask and in a ring around it.
+        The new head on the scan's grid in about the scan's units, valid under the mask and 20 mm around it: there it
+        is a reconstruction of the real tissue, against which gain and step are measured.
     seed : int
         Of the noise.
 
@@ -103,47 +48,132 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     ndarray
         Values to store, of the source's type and shape; outside the mask the very same as the source's.
     """
-    rng = np.random.default_rng(seed)
-    spacing = np.linalg.norm(source.affine[:3, :3], axis=0)
-    known = np.where(mask, 0, source.data)
-    level = tissue_level(known[~mask])
-    air = _surely_air(known, mask, level, spacing)
-    background = Background.of(known, air, rng)
-
-    box = mask_box(mask, source.affine, RING_MM)
-    inside, data, new = mask[box], known[box], synthetic[box]
-    outside = ~inside
-    near = outside & (distance_transform_edt(outside, sampling=spacing) <= RING_MM)
-    tissue = near & (data > 0.25 * level) & (new > 0.25 * level)
-    matched = new * gain_field(data, new, tissue, spacing)
-    matched = matched + membrane(data - matched, outside, spacing)
-
-    detail, own = fine_detail(data), fine_detail(matched)
-    smooth = tissue & ~_touches(inside)
-    missing = max(0.0, robust_sigma(detail[smooth]) ** 2 - robust_sigma(own[smooth]) ** 2)
-    grain = correlated_noise(inside.shape, _grain(background), rng)
-    gritty = matched + np.sqrt(missing) / max(fine_detail(grain).std(), 1e-6) * grain
-
-    share = np.clip((matched / max(level, 1e-6) - AIR_LOW) / (AIR_HIGH - AIR_LOW), 0, 1)
-    share = share * share * (3 - 2 * share)
-    blend = share * gritty + (1 - share) * background.draw(inside.shape, rng)
-    blend = np.clip(blend, known[~mask].min(), known[~mask].max())
-
     stored = source.stored.copy()
-    flat = stored.reshape(source.shape3)
-    flat[box][inside] = source.to_stored(blend[inside])
-    return flat.reshape(source.stored.shape)
+    if not mask.any():
+        return stored
+    spacing = source.spacing
+    known = np.where(mask, np.float32(0), source.data)
+    level = tissue_level(known[~mask])
+    air = find_air(known, ~mask, level, spacing)
+    box = mask_box(mask, source.affine, RING_MM)
+    inside, scan, new = mask[box], known[box], _without_residue(synthetic[box], level)
+    scan_tissue = ~inside & (scan > TISSUE * level)
+
+    new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing)
+    new = match_sharpness(scan, new, scan_tissue & (new > TISSUE * level))
+    background = Background.of(known, air, box, spacing, fallback=quiet_sigma(scan, scan_tissue, spacing))
+    grain = Grain.missing(
+        scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, noise=background.sigma
+    )  # fmt: skip
+
+    # the mean of a magnitude image: the signal, and the noise floor where there is none
+    new = np.sqrt(new * new + background.level**2)
+    residual = np.where(inside | (air[box] & (new < 1.5 * background.level)), 0, scan - new)
+    new = new + membrane(residual, ~inside, spacing)
+    new = _with_noise(new, background, grain, level, np.random.default_rng(seed))
+
+    low, high = _range(source.stored.reshape(source.shape3)[~mask], bool(air.any()))
+    values = source.to_stored(new[inside])
+    if low is not None:
+        values = np.clip(values, low, high)
+    stored.reshape(source.shape3)[box][inside] = values
+    return stored
 
 
-def _surely_air(known: np.ndarray, mask: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
-    far = distance_transform_edt((known <= AIR_HIGH * level) | mask, sampling=spacing) > AIR_DISTANCE_MM
-    return far & ~mask & (known < AIR_HIGH * level)
+def tissue_level(values: np.ndarray) -> float:
+    """Typical value of tissue: the median of what lies above a tenth of the 99th percentile."""
+    bright = values[values > 0.1 * np.percentile(values, 99)]
+    return float(np.median(bright)) if bright.size else 0.0
 
 
-def _grain(background: Background) -> float:
-    """Neighbour correlation of the noise: the background's where it has noise, else that of a plain scan."""
-    return background.correlation if background.values[-1] > background.values[0] else 0.1
+def _without_residue(synthetic: np.ndarray, level: float) -> np.ndarray:
+    """The synthetic head with the faint haze that a network leaves in air taken away."""
+    low, high = (share * level for share in RESIDUE)
+    return np.maximum(synthetic, 0) * smooth_step(synthetic, low, high)
 
 
-def _touches(inside: np.ndarray) -> np.ndarray:
-    return gaussian_filter(inside.astype(np.float32), 1.0, truncate=3) > 1e-4
+def smooth_step(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
+    """0 below ``low``, 1 above ``high``, smooth between."""
+    share = np.clip((values - low) / (high - low), 0, 1)
+    return share * share * (3 - 2 * share)
+
+
+def match_gain(scan: np.ndarray, new: np.ndarray, tissue: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The new head times the smooth ratio of scan to new head, seen in ``tissue`` outside the mask.
+
+    All arrays (X, Y, Z); ``spacing`` (3,) in mm.
+    """
+    amount, weight = np.where(tissue, scan, 0), np.where(tissue, new, 0)
+    total = float(weight.sum(dtype=float))
+    if total == 0:
+        return new
+    overall = float(amount.sum(dtype=float)) / total
+    # where the two heads lie apart, skin meets air: such ratios say nothing about gain
+    trusted = (amount > GAIN_LIMITS[0] * overall * weight) & (amount < GAIN_LIMITS[1] * overall * weight)
+    prior_weight = 1e-3 * total / max(1, int(tissue.sum()))
+    gain = carry(
+        np.where(trusted, amount, 0), np.where(trusted, weight, 0), spacing, scales=GAIN_SCALES, block_mm=GAIN_BLOCK_MM,
+        prior=overall, prior_weight=prior_weight,
+    )  # fmt: skip
+    return new * gain
+
+
+def match_sharpness(scan: np.ndarray, new: np.ndarray, tissue: np.ndarray) -> np.ndarray:
+    """The new head blurred along each axis along which it is clearly sharper than the scan in ``tissue``."""
+    for axis in range(3):
+        target = _roughness(scan, tissue, axis)
+        if target == 0 or _roughness(new, tissue, axis) <= SHARPER * target:
+            continue
+        for width in BLURS:
+            blurred = gaussian_filter1d(new, width, axis, truncate=3)
+            if _roughness(blurred, tissue, axis) <= target:
+                break
+        new = blurred
+    return new
+
+
+def _roughness(values: np.ndarray, where: np.ndarray, axis: int) -> float:
+    """Root mean square difference of neighbours along an axis, within ``where``."""
+    pairs = where & np.roll(where, 1, axis)
+    if not pairs.any():
+        return 0.0
+    return float(np.sqrt(np.mean((values - np.roll(values, 1, axis))[pairs] ** 2)))
+
+
+def membrane(residual: np.ndarray, outside: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """What is left at the border carried inside: whole at the border, halved some 6 mm further in.
+
+    Parameters
+    ----------
+    residual : ndarray (X, Y, Z), float32
+        Scan minus matched new head, 0 under the mask.
+    outside : ndarray (X, Y, Z), bool
+        True = not under the mask.
+    spacing : ndarray (3,)
+        In mm.
+    """
+    weight = outside.astype(np.float32)
+    block = block_size(MEMBRANE_BLOCK_MM, spacing)
+    total, near = spread(residual, weight, spacing, MEMBRANE_SCALES[0])
+    coarse = spread(blocks(residual, block), blocks(weight, block), spacing * block, MEMBRANE_SCALES[1])
+    total += enlarge(coarse[0], block, residual.shape)
+    near += enlarge(coarse[1], block, residual.shape)
+    return total / (near + MEMBRANE_FADE)
+
+
+def _with_noise(
+    new: np.ndarray, background: Background, grain: Grain, level: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Noise of the scan's own kind on a new head: its air where there is air, grain where there is tissue."""
+    white = rng.standard_normal(new.shape, dtype=np.float32)
+    in_air = background.deviate(grained(white, background.correlation))
+    in_tissue = grain.scaled(new) * grained(white, grain.correlation)
+    share = smooth_step(new, background.level, background.level + np.maximum(2 * background.level, 0.1 * level))
+    # reflected at zero, as a magnitude is
+    return np.abs(new + in_air + share * (in_tissue - in_air))
+
+
+def _range(kept: np.ndarray, with_air: bool) -> tuple:
+    """Least and greatest stored value outside the mask; nothing where only the brain is outside."""
+    finite = kept[np.isfinite(kept)]
+    return (finite.min(), finite.max()) if with_air and finite.size else (None, None)

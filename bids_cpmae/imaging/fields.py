@@ -87,6 +87,6 @@ def carry(
     -------
     ndarray (X, Y, Z), float32
     """
-    block = block_size(block_mm, spacing)
+    block, shape = block_size(block_mm, spacing), amount.shape
     amount, weight = spread(blocks(amount, block), blocks(weight, block), spacing * block, scales)
-    return block, (amount + prior * prior_weight) / (weight + prior_weight)
+    return enlarge((amount + prior * prior_weight) / (weight + prior_weight), block, shape)
