@@ -84,7 +84,9 @@ def rank_of_own(probe: np.ndarray, gallery: dict[str, list[np.ndarray]], person:
     int or None
         None when the person is not in the gallery. Ties go to the person, the cautious way round.
     """
-    nearest = {name: min(np.linalg.norm(probe - one) for one in many) for name, many in gallery.items() if many}
+    nearest = {
+        name: min(np.linalg.norm(probe - one) for one in many) for name, many in gallery.items() if many
+    }
     if person not in nearest:
         return None
     return 1 + sum(bool(distance < nearest[person]) for distance in nearest.values())

@@ -87,7 +87,12 @@ def _to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndar
     grid, shape = covering_grid(affine, volume.shape, GRID_MM)
     to_index = np.linalg.inv(affine) @ grid
     out = ndimage.affine_transform(
-        np.asarray(volume, np.float32), to_index, output_shape=shape, order=3, mode="grid-constant", output=np.float32
+        np.asarray(volume, np.float32),
+        to_index,
+        output_shape=shape,
+        order=3,
+        mode="grid-constant",
+        output=np.float32,
     )
     return out, grid
 
