@@ -15,7 +15,7 @@ COMMANDS = {
     "demo": ("bids_cpmae.bids.demo", "write a BIDS dataset with a synthetic head"),
     "bench": ("bids_cpmae.evaluation.bench", "time and memory a stage for one scan"),
     "template": ("bids_cpmae.training.template", "build the template and its masks"),
-    "sample": ("bids_cpmae.training.sample", "draw new faces for a head of a bank"),
+    "sample": ("bids_cpmae.evaluation.sample", "draw several new faces for one scan, to look at"),
 }
 GROUPS = {
     "train": ("train the networks", {

@@ -59,7 +59,7 @@ def mask_sidecar(relative: str, regions: str) -> dict:
     """Sidecar of a mask."""
     return {
         "Description": f"Voxels replaced ({regions}): 1 = replaced by synthetic ones, 0 = identical to the source.",
-        "Type": "Face",
+        "SkullStripped": False,
         "Sources": [f"bids:{RAW}:{relative}"],
     }
 

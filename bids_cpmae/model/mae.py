@@ -37,8 +37,8 @@ class MAEConfig:
 
     width: int = 256
     heads: int = 8
-    encoder_depth: int = 3
-    decoder_depth: int = 5
+    encoder_depth: int = 2
+    decoder_depth: int = 4
     latent: int = 48
     code_dim: int = 16
     side: int = 256 // STRIDE // GROUP
@@ -120,7 +120,7 @@ class IdentityEncoder(nn.Module):
         super().__init__()
         width = config.width
         self.embed = nn.Linear(config.code_dim * CODES_PER_GROUP, width)
-        self.blocks = nn.ModuleList(EncoderBlock(width, config.heads) for _ in range(2))
+        self.blocks = nn.ModuleList(EncoderBlock(width, config.heads) for _ in range(1))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, 2 * config.latent)
 

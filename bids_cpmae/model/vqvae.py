@@ -174,7 +174,7 @@ class VQVAE(nn.Module):
 
     def features(self, volume: Tensor, known: Tensor) -> Tensor:
         """What the encoder yields before quantisation, (B, code_dim, D/8, H/8, W/8)."""
-        return self.encoder(torch.cat([volume * known, known], 1))
+        return self.encoder(torch.cat([torch.where(known > 0, volume, 0), known], 1))
 
     def encode(self, volume: Tensor, known: Tensor) -> Tensor:
         """Codes of a volume.

@@ -23,7 +23,7 @@ from bids_cpmae.training.tokens import Encoders, build
 
 SHAPES = ("face", "block", "head")
 SHAPE_ODDS = (0.8, 0.12, 0.08)
-CONTEXT_MOST = 320
+CONTEXT_MOST = 256
 
 
 @dataclass
