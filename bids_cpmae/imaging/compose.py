@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from bids_cpmae.imaging.air import Background, find_air
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
 from bids_cpmae.imaging.nifti import SourceImage
-from bids_cpmae.imaging.noise import Background, Grain, find_air, grained, quiet_sigma
+from bids_cpmae.imaging.noise import Grain, grained, quiet_sigma
 
 RING_MM = 20.0
 GAIN_SCALES = {8.0: 1.0, 16.0: 0.1, 40.0: 0.01}
@@ -63,14 +64,15 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     new = match_sharpness(scan, new, scan_tissue & (new > TISSUE * level))
     background = Background.of(known, air, box, spacing, fallback=quiet_sigma(scan, scan_tissue, spacing))
     grain = Grain.missing(
-        scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, noise=background.sigma
+        scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma
     )  # fmt: skip
 
     # the mean of a magnitude image: the signal, and the noise floor where there is none
-    new = np.sqrt(new * new + background.level**2)
-    residual = np.where(inside | (air[box] & (new < 1.5 * background.level)), 0, scan - new)
+    floor = background.level
+    new = np.sqrt(new * new + floor * floor)
+    residual = np.where(inside | (air[box] & (new < 1.5 * floor)), 0, scan - new)
     new = new + membrane(residual, ~inside, spacing)
-    new = _with_noise(new, background, grain, level, np.random.default_rng(seed))
+    new = _with_noise(new, floor, background, grain, level, np.random.default_rng(seed))
 
     low, high = _range(source.stored.reshape(source.shape3)[~mask], bool(air.any()))
     values = source.to_stored(new[inside])
@@ -162,13 +164,13 @@ def membrane(residual: np.ndarray, outside: np.ndarray, spacing: np.ndarray) -> 
 
 
 def _with_noise(
-    new: np.ndarray, background: Background, grain: Grain, level: float, rng: np.random.Generator
+    new: np.ndarray, floor: np.ndarray, background: Background, grain: Grain, level: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Noise of the scan's own kind on a new head: its air where there is air, grain where there is tissue."""
     white = rng.standard_normal(new.shape, dtype=np.float32)
     in_air = background.deviate(grained(white, background.correlation))
     in_tissue = grain.scaled(new) * grained(white, grain.correlation)
-    share = smooth_step(new, background.level, background.level + np.maximum(2 * background.level, 0.1 * level))
+    share = smooth_step(new, floor, floor + np.maximum(2 * floor, 0.1 * level))
     # reflected at zero, as a magnitude is
     return np.abs(new + in_air + share * (in_tissue - in_air))
 
