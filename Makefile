@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up; both may be run again and again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: demo test lint clean
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.made $(SOURCES)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(PIP) -e '.[test]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/cpmae demo demo/bids
+	$(BIN)/bids-cpmae demo/bids demo/out participant -w demo/work --device cpu
+	@echo
+	@echo "Look at:"
+	@echo "  demo/bids/sub-demo/anat/sub-demo_T1w.nii.gz                                the synthetic head as it was"
+	@echo "  demo/out/sub-demo/anat/sub-demo_desc-refaced_T1w.nii.gz                    the same head with another face"
+	@echo "  demo/out/sub-demo/anat/sub-demo_mod-T1w_desc-face_defacemask.nii.gz        what was replaced"
+	@echo "  demo/out/desc-refacing_verdicts.tsv                                        the verdict"
+
+test: $(VENV)/.tested
+	$(BIN)/python -m pytest
+
+lint:
+	$(PIP) ruff
+	$(BIN)/ruff check bids_cpmae tests
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
