@@ -71,19 +71,29 @@ class Surface:
 
 
 def otsu_threshold(values: np.ndarray, *, bins: int = 256) -> float:
-    """The value that best parts a sample in two classes (Otsu 1979, doi:10.1109/TSMC.1979.4310076)."""
+    """The value that best parts a sample in two classes; NaN if all are equal.
+
+    Otsu 1979, doi:10.1109/TSMC.1979.4310076.
+    """
     counts, edges = np.histogram(values, bins=bins)
     middles = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
+    below = np.cumsum(counts).astype(float)
     sums = np.cumsum(counts * middles)
     above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(middles[np.nanargmax(between)])
+    parted = (below > 0) & (above > 0)
+    if not parted.any():
+        return float("nan")
+    between = np.zeros(bins)
+    between[parted] = (
+        below * above * (sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)) ** 2
+    )[parted]
+    # every value in a gap between the classes is as good: take the gap's middle
+    best = middles[between >= between.max() * (1 - 1e-9)]
+    return float((best[0] + best[-1]) / 2)
 
 
 def _to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The volume on the 1 mm axis-aligned RAS+ grid that covers it; a cubic spline, so 2 mm voxels leave no steps."""
+    """The volume on the 1 mm axis-aligned RAS+ grid that covers it, by cubic splines: no steps from 2 mm voxels."""
     grid, shape = covering_grid(affine, volume.shape, GRID_MM)
     to_index = np.linalg.inv(affine) @ grid
     out = ndimage.affine_transform(
@@ -141,7 +151,7 @@ def head_surface(volume: np.ndarray, affine: np.ndarray) -> Surface:
 
 
 def _close(head: np.ndarray) -> np.ndarray:
-    """Fill gaps of bone, eyes and sinuses up to 8 mm wide, so that no ray falls into the head; at 2 mm, for speed."""
+    """Fill gaps of bone, eyes and sinuses up to 8 mm wide, so that no ray falls in; at 2 mm, for speed."""
     coarse = np.pad(head[::2, ::2, ::2], CLOSING_MM)
     outside = ndimage.distance_transform_edt(~coarse, sampling=2) > CLOSING_MM
     closed = ndimage.distance_transform_edt(~outside, sampling=2) > CLOSING_MM
@@ -154,7 +164,7 @@ def _close(head: np.ndarray) -> np.ndarray:
 def _frame(surface: Surface, view: View):
     """Affine from picture grid (column, depth, row) to field index, and that grid's shape.
 
-    The picture grid is seen from the front: columns run to the subject's left, depth backwards, rows downwards.
+    Seen from the front: columns run to the subject's left, depth backwards, rows downwards.
     """
     # a coarse cloud of points is enough to find the head's box
     inside = np.argwhere(surface.field[::BLOCK, ::BLOCK, ::BLOCK] > 1) * BLOCK
