@@ -1,6 +1,6 @@
 """``cpmae evaluate anatomy``: does the mask spare the brain and cover the face, where both are known?
 
-Scans are made of label maps, the face is located in each as in any scan, and the mask is held against the labels.
+Scans are made of label maps, the face is located in each as in any scan, and the mask held against the labels.
 """
 
 from __future__ import annotations

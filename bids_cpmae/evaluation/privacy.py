@@ -1,9 +1,9 @@
 """``cpmae evaluate privacy``: is a refaced head still recognised among the originals?
 
-Every original is drawn once from the front (the gallery). Every person of a split is then drawn again from a derivative,
-in another pose and another light (the probe), and the gallery is sorted by likeness to it. The same people's originals
-as probes show how well this recognition does when nothing was done to the face. All scans must be of one kind of
-image, and the measure is only as good as the recogniser: a low rate is no proof that nobody can be recognised.
+Every original is drawn once from the front (the gallery). Every person of a split is then drawn again from a
+derivative, in another pose and another light (the probe), and the gallery is sorted by likeness to it. The same
+people's originals as probes show how well this recognition does when nothing was done to the face. The measure is
+only as good as the recogniser: a low rate is no proof that nobody can be recognised.
 """
 
 from __future__ import annotations
@@ -282,7 +282,8 @@ def main(args: argparse.Namespace) -> int:
     described = {
         "split": args.participants_split, "people": len(people), "gallery_people": len(gallery),
         "gallery_faces_found": outcomes[0].gallery, "gallery_view": GALLERY_VIEW.as_dict(),
-        "probe_view": PROBE_VIEW.as_dict(), "detector_upsample": recognition.UPSAMPLE, "method_sha256": _method_digest(),
+        "probe_view": PROBE_VIEW.as_dict(), "detector_upsample": recognition.UPSAMPLE,
+        "method_sha256": _method_digest(),
         "versions": {
             "bids_cpmae": __version__, "dlib": dlib.__version__, "numpy": np.__version__, "scipy": scipy.__version__,
         },

@@ -1,4 +1,4 @@
-"""The skin of a head as a shaded picture, as one who wants to know a face again would draw it. Numpy and scipy only."""
+"""The skin of a head as a shaded picture, as one who wants to know a face again would draw it."""
 
 from __future__ import annotations
 
