@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import zoom
+from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.facemask import signed_distance
 from bids_cpmae.imaging.headspace import head_affine, head_shape
@@ -58,8 +59,15 @@ class Encoders:
 
 def wavering_mask(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A face mask whose border strays smoothly by about ``WAVER_MM``, True inside."""
-    noise = zoom(rng.standard_normal((8, 8, 8)).astype(np.float32), 32, order=1, grid_mode=True, mode="nearest")
+    noise = smooth_field(rng.standard_normal((8, 8, 8)), distance.shape)
     return distance + WAVER_MM * noise < 0
+
+
+def smooth_field(nodes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Values at a few nodes spread smoothly over a volume: a cubic spline to 32^3, then trilinear."""
+    fine = zoom(nodes, [32 / n for n in nodes.shape], order=3, grid_mode=True, mode="nearest").astype(np.float32)
+    spread = interpolate(torch.from_numpy(fine)[None, None], size=shape, mode="trilinear", align_corners=False)
+    return spread[0, 0].numpy()
 
 
 def deform_face(volume: np.ndarray, distance: np.ndarray, box: tuple[slice, ...], rng: np.random.Generator):
@@ -70,9 +78,7 @@ def deform_face(volume: np.ndarray, distance: np.ndarray, box: tuple[slice, ...]
     shift = np.zeros((3, *shape), np.float32)
     for nodes, amplitude in SHAPE_AMPLITUDES:
         for axis in range(3):
-            coarse = amplitude * rng.standard_normal((nodes,) * 3)
-            smooth = zoom(coarse, [n / nodes for n in shape], order=3, grid_mode=True, mode="nearest")
-            shift[axis] += smooth[: shape[0], : shape[1], : shape[2]]
+            shift[axis] += smooth_field(amplitude * rng.standard_normal((nodes,) * 3), shape)
     index = np.moveaxis(np.indices(shape, dtype=np.float32) + shift * taper, 0, -1) + np.array(corner, np.float32)
     return sample_points(volume[None], index, outside="edge")[..., 0]
 
@@ -104,8 +110,9 @@ def encode_head(volume: np.ndarray, encoders: Encoders, rng: np.random.Generator
 def build(bank: Bank, out: Path, encoders: Encoders, *, variants: int, contrasts: int) -> Path:
     """Encode every head of a bank and its mirror image; those already in ``out`` are kept."""
     out.mkdir(parents=True, exist_ok=True)
-    tasks = [(path, side) for side in (1, -1) for path in bank.scans]
+    tasks = [(path, 1) for path in bank.scans]
     tasks += [(path, side * (number + 1)) for number in range(contrasts) for path in bank.labels for side in (1, -1)]
+    tasks += [(path, -1) for path in bank.scans]
     for count, (path, turn) in enumerate(tasks):
         target = out / f"{path.stem}_{turn:+d}.npz"
         if target.exists():
@@ -127,6 +134,5 @@ def _volume(path: Path, rng: np.random.Generator) -> np.ndarray:
     if stored.dtype == np.uint8:
         return stored.astype(np.float32) / 255
     volume = draw_contrast(stored, rng, spread=0.15) * BRAIN_LEVEL / WHITE * rng.uniform(0.9, 1.1)
-    nodes = 1 + 0.12 * rng.standard_normal((4, 4, 4))
-    shading = zoom(gaussian_filter(nodes, 0.5), 64, order=1, grid_mode=True, mode="nearest")
+    shading = 1 + smooth_field(0.1 * rng.standard_normal((4, 4, 4)), volume.shape)
     return np.clip(volume * shading, 0, 1).astype(np.float32)

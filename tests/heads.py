@@ -1,0 +1,67 @@
+"""Heads to test on: the template's average head, which is nobody's, in whatever file form a test asks for."""
+
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_cpmae.imaging.headspace import head_affine
+from bids_cpmae.imaging.template import load_template
+
+UNITS = 600
+
+
+def average_head(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Values (float32, about 0 to 1000) and affine of the average head at 2 mm, with Rician noise and some shading."""
+    rng = np.random.default_rng(seed)
+    head = load_template().grid.data * UNITS
+    x = np.linspace(-1, 1, head.shape[0])[:, None, None]
+    real, imaginary = (8 * rng.standard_normal((2, *head.shape))).astype(np.float32)
+    noisy = np.hypot(head * (1 + 0.1 * x) + real, imaginary)
+    corner = (14, 4, 6)
+    cut = noisy[14:114, 4:126, 6:126].astype(np.float32)
+    return cut, head_affine(2) @ nib.affines.from_matvec(np.eye(3), corner)
+
+
+def as_image(values: np.ndarray, affine: np.ndarray, dtype=np.int16, **header) -> nib.Nifti1Image:
+    """An image with both orientations set and the text fields filled, as scanners leave them."""
+    image = nib.Nifti1Image(values.astype(dtype), affine, dtype=dtype)
+    image.header["descrip"] = b"Jane Doe 1970-01-01"
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    for name, value in header.items():
+        image.header[name] = value
+    return image
+
+
+def write_dataset(root: Path, scans: dict[str, nib.Nifti1Image]) -> Path:
+    """A raw BIDS dataset with the images at the given relative paths."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "test", "BIDSVersion": "1.10.0"}))
+    (root / "README").write_text("A dataset for tests.\n")
+    for relative, image in scans.items():
+        path = root / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(image, path)
+        sidecar = {"EchoTime": 0.003, "PatientName": "Jane Doe", "AcquisitionTime": "12:00:00", "FlipAngle": 9}
+        path.with_name(path.name.removesuffix(".nii.gz") + ".json").write_text(json.dumps(sidecar))
+    return root
+
+
+@pytest.fixture(scope="session")
+def head_image() -> nib.Nifti1Image:
+    """The average head, int16, 2 mm, RAS."""
+    return as_image(*average_head())
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real heads, or a skip."""
+    here = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("BIDS_CPMAE_TEST_DATA") or here.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("no real heads here: set BIDS_CPMAE_TEST_DATA to their folder")
+    return folder

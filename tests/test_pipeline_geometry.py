@@ -1,0 +1,97 @@
+"""One scan from file to file: whatever its orientation, type and voxel size, it comes back in its own."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from heads import as_image, average_head
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from scipy.ndimage import zoom
+
+from bids_cpmae.api import reface
+from bids_cpmae.imaging.certify import KEPT_FIELDS
+from bids_cpmae.imaging.nifti import load_source
+
+
+def reoriented(codes: str) -> nib.Nifti1Image:
+    image = as_image(*average_head())
+    return image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(codes)))
+
+
+def rotated(degrees: float, axis: int) -> nib.Nifti1Image:
+    """The head turned in space: voxels as they were, the header says otherwise."""
+    values, affine = average_head()
+    angle = np.deg2rad(degrees)
+    matrix = np.eye(4)
+    i, j = [n for n in range(3) if n != axis]
+    matrix[i, i] = matrix[j, j] = np.cos(angle)
+    matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
+    return as_image(values, matrix @ affine)
+
+
+def scaled() -> nib.Nifti1Image:
+    values, affine = average_head()
+    image = nib.Nifti1Image(np.rint(values / 0.25 + 100).astype(np.int16), affine)
+    raw = bytearray(image.to_bytes())
+    header = nib.Nifti1Header.from_fileobj(__import__("io").BytesIO(bytes(raw)), check=False)
+    header["scl_slope"], header["scl_inter"] = 0.25, -25
+    header["qform_code"] = header["sform_code"] = 1
+    raw[: header.sizeof_hdr] = header.binaryblock
+    return nib.Nifti1Image.from_bytes(bytes(raw))
+
+
+def big_endian() -> nib.Nifti1Image:
+    values, affine = average_head()
+    image = nib.Nifti1Image(values.astype(">i2"), affine, nib.Nifti1Header(endianness=">"))
+    image.header.set_data_dtype(">i2")
+    image.set_sform(affine, 1)
+    return image
+
+
+def fine() -> nib.Nifti1Image:
+    values, affine = average_head()
+    factor = 2 / 0.7
+    big = zoom(values[10:90, 20:], factor, order=1, grid_mode=True, mode="nearest")
+    start = affine[:3, :3] @ (np.array([10, 20, 0]) - 0.5 + 0.5 / factor) + affine[:3, 3]
+    return as_image(big, nib.affines.from_matvec(np.eye(3) * 0.7, start))
+
+
+def four_d() -> nib.Nifti1Image:
+    values, affine = average_head()
+    return as_image(values[..., None], affine)
+
+
+CASES = {
+    "flipped": lambda: reoriented("LPS"),
+    "permuted": lambda: reoriented("PIR"),
+    "rotated by header": lambda: rotated(90, 0),
+    "oblique": lambda: rotated(17, 2),
+    "int16 with slope": scaled,
+    "uint8": lambda: as_image(np.clip(average_head()[0] / 4, 0, 255), average_head()[1], np.uint8),
+    "float32": lambda: as_image(*average_head(), np.float32),
+    "big-endian": big_endian,
+    "4-D with one volume": four_d,
+    "0.7 mm": fine,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_scan_comes_back_in_its_own_geometry_and_type(name, tmp_path):
+    image = CASES[name]()
+    path = tmp_path / "sub-01_T1w.nii.gz"
+    path.write_bytes(__import__("gzip").compress(image.to_bytes(), 1))
+    before = load_source(path)
+    result = reface(path)
+    after = load_source(result.image)
+    assert after.stored.dtype == before.stored.dtype
+    assert after.stored.shape == before.stored.shape
+    assert (after.slope, after.inter) == (before.slope, before.inter)
+    for field in set(KEPT_FIELDS) - {"scl_slope", "scl_inter"}:
+        assert np.array_equal(after.header[field], before.header[field], equal_nan=True), field
+    mask = np.asanyarray(result.mask.dataobj) > 0
+    changed = (after.stored != before.stored).reshape(before.shape3)
+    assert not changed[~mask].any()
+    assert changed[mask].mean() > 0.3
+    assert result.certificate.brain_voxels_changed == 0
+    voxel_ml = abs(np.linalg.det(before.affine[:3, :3])) / 1000
+    assert 200 < mask.sum() * voxel_ml < 3000, "the mask is not the size of a face and the air before it"
+    assert result.measures["registration_correlation"] > 0.8
