@@ -106,7 +106,7 @@ class LossWeights:
     """``vector`` of the squared error of code vectors, ``kl`` of one latent against the sum over codes."""
 
     vector: float = 0.5
-    kl: float = 1.0
+    kl: float = 2.0
 
 
 def forward_loss(
