@@ -69,11 +69,14 @@ class Background:
         Quantiles of the scan's own air, bin by bin.
     correlation : ndarray (3,)
         Of the Gaussian noise, between neighbouring voxels along each axis, that gives the air's correlation.
+    seen : bool
+        False where no air was in sight and Rayleigh noise stands in.
     """
 
     bin: np.ndarray
     values: np.ndarray
     correlation: np.ndarray
+    seen: bool = True
 
     @classmethod
     def of(
@@ -86,7 +89,7 @@ class Background:
         count, shape = int(air.sum()), tuple(s.stop - s.start for s in box)
         if count < LEAST_SAMPLES:
             quantiles = fallback * np.sqrt(-2 * np.log(1 - (np.arange(1000) + 0.5) / 1000))
-            return cls(np.zeros(shape, np.int16), quantiles[None].astype(np.float32), np.zeros(3))
+            return cls(np.zeros(shape, np.int16), quantiles[None].astype(np.float32), np.zeros(3), False)
         amount = np.where(air, known, 0)
         mean = float(amount.sum(dtype=float)) / count
         level = carry(

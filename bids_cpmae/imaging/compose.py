@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.air import Background, find_air
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
@@ -48,6 +49,11 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     -------
     ndarray
         Values to store, of the source's type and shape; outside the mask the very same as the source's.
+
+    Raises
+    ------
+    ScanError
+        When nothing outside the mask tells what the scan looks like.
     """
     stored = source.stored.copy()
     if not mask.any():
@@ -55,6 +61,8 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     spacing = source.spacing
     known = np.where(mask, np.float32(0), source.data)
     level = tissue_level(known[~mask])
+    if level <= 0:
+        raise ScanError("there is no tissue outside the face mask to match a new face to; is this the scan of a head?")
     air = find_air(known, ~mask, level, spacing)
     box = mask_box(mask, source.affine, RING_MM)
     inside, scan, new = mask[box], known[box], _without_residue(synthetic[box], level)
@@ -64,7 +72,8 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     new = match_sharpness(scan, new, scan_tissue & (new > TISSUE * level))
     background = Background.of(known, air, box, spacing, fallback=quiet_sigma(scan, scan_tissue, spacing))
     grain = Grain.missing(
-        scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma
+        scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma,
+        most=np.inf if background.seen else background.sigma,
     )  # fmt: skip
 
     # the mean of a magnitude image: the signal, and the noise floor where there is none
@@ -74,17 +83,14 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     new = new + membrane(residual, ~inside, spacing)
     new = _with_noise(new, floor, background, grain, level, np.random.default_rng(seed))
 
-    low, high = _range(source.stored.reshape(source.shape3)[~mask], bool(air.any()))
-    values = source.to_stored(new[inside])
-    if low is not None:
-        values = np.clip(values, low, high)
-    stored.reshape(source.shape3)[box][inside] = values
+    flat = stored.reshape(source.shape3)
+    flat[box][inside] = _as_stored(source, new[inside], flat[~mask], clip=background.seen)
     return stored
 
 
 def tissue_level(values: np.ndarray) -> float:
     """Typical value of tissue: the median of what lies above a tenth of the 99th percentile."""
-    bright = values[values > 0.1 * np.percentile(values, 99)]
+    bright = values[values > 0.1 * np.percentile(values, 99)] if values.size else values
     return float(np.median(bright)) if bright.size else 0.0
 
 
@@ -175,7 +181,13 @@ def _with_noise(
     return np.abs(new + in_air + share * (in_tissue - in_air))
 
 
-def _range(kept: np.ndarray, with_air: bool) -> tuple:
-    """Least and greatest stored value outside the mask; nothing where only the brain is outside."""
+def _as_stored(source: SourceImage, values: np.ndarray, kept: np.ndarray, *, clip: bool) -> np.ndarray:
+    """Values as the source would store them, like those ``kept`` outside the mask in range and in being whole.
+
+    ``clip`` is off where only the brain is kept: skin and fat may well be brighter.
+    """
+    stored = source.to_stored(values)
     finite = kept[np.isfinite(kept)]
-    return (finite.min(), finite.max()) if with_air and finite.size else (None, None)
+    if stored.dtype.kind == "f" and np.array_equal(finite, np.rint(finite)):
+        stored = np.rint(stored)
+    return np.clip(stored, finite.min(), finite.max()) if clip else stored

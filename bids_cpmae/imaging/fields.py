@@ -12,7 +12,7 @@ def block_size(size_mm: float, spacing: np.ndarray) -> np.ndarray:
 
 
 def blocks(volume: np.ndarray, block: np.ndarray, reduce: str = "mean") -> np.ndarray:
-    """A volume (X, Y, Z) reduced block by block with the named ndarray method; the last blocks are filled with zeros."""
+    """A volume (X, Y, Z) reduced block by block by the named ndarray method, filled up with zeros at the end."""
     if np.all(block == 1):
         return volume
     if np.any(volume.shape % block):
@@ -27,8 +27,10 @@ def enlarge(coarse: np.ndarray, block: np.ndarray, shape: tuple[int, ...]) -> np
         if step == 1:
             continue
         at = np.clip((np.arange(n) + 0.5) / step - 0.5, 0, size - 1)
-        weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size))).astype(np.float32)
-        coarse = np.moveaxis(np.tensordot(weights, coarse, axes=(1, axis)), 0, axis)
+        low = np.floor(at).astype(int)
+        share = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        below, above = (np.take(coarse, index, axis) for index in (low, np.minimum(low + 1, size - 1)))
+        coarse = below + share * (above - below)
     return np.ascontiguousarray(coarse, np.float32)
 
 

@@ -161,7 +161,7 @@ def _parse(content: bytes, name: str, path: Path | None) -> SourceImage:
     file = io.BytesIO(content)
     header = kind.from_fileobj(file, check=False)
     if bytes(header["magic"].tobytes())[:3] != header.single_magic[:3]:
-        raise ScanError(f"{name}: not a single-file NIfTI image (header and voxels apart, or Analyze); convert it first")
+        raise ScanError(f"{name}: not a single-file NIfTI image (Analyze, or voxels apart); convert it first")
     # nibabel mends small faults (qfac 0, odd bitpix) in place; mend a copy, so that the header is written as it was
     mended = header.copy()
     mended.check_fix(logger=logging.getLogger("nibabel.quiet"), error_level=40)
@@ -183,7 +183,7 @@ def _parse(content: bytes, name: str, path: Path | None) -> SourceImage:
 
 def _check_geometry(source: SourceImage, name: str) -> None:
     if min(source.shape3) < LEAST_SLICES:
-        raise ScanError(f"{name}: shape {source.stored.shape} has an axis of fewer than {LEAST_SLICES}; too few for a head")
+        raise ScanError(f"{name}: shape {source.shape3} has fewer than {LEAST_SLICES} slices; too few for a head")
     if not np.isfinite(source.affine).all() or abs(np.linalg.det(source.affine[:3, :3])) < 1e-6:
         raise ScanError(f"{name}: no usable geometry in its affine (qform and sform); repair the header first")
     if source.header["qform_code"] <= 0 and source.header["sform_code"] <= 0:
@@ -230,7 +230,8 @@ def save_like(source: SourceImage, stored: np.ndarray, path: str | os.PathLike) 
         When the values are of another dtype or shape.
     """
     if stored.shape != source.stored.shape or stored.dtype != source.stored.dtype:
-        raise ValueError(f"stored values are {stored.dtype} {stored.shape}, not {source.stored.dtype} {source.stored.shape}")
+        expected = f"{source.stored.dtype} {source.stored.shape}"
+        raise ValueError(f"stored values are {stored.dtype} {stored.shape}, not {expected}")
     return _write(_pack(clean_header(source), stored), Path(path))
 
 

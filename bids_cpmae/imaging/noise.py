@@ -59,7 +59,7 @@ class Grain:
     @classmethod
     def missing(
         cls, scan: np.ndarray, scan_at: np.ndarray, new: np.ndarray, new_at: np.ndarray, spacing: np.ndarray,
-        *, level: float, noise: float,
+        *, level: float, noise: float, most: float = np.inf,
     ) -> Grain:  # fmt: skip
         """What a new head lacks compared with a scan.
 
@@ -79,6 +79,8 @@ class Grain:
             Typical value of tissue.
         noise : float
             Standard deviation of the scan's noise where there is no signal.
+        most : float
+            Not to be exceeded; for head mode, where only the brain is left to compare with, and its folds are no noise.
         """
         # between thick slices it is anatomy that differs
         axes = [axis for axis in range(3) if spacing[axis] <= 2 * spacing.min()]
@@ -98,7 +100,7 @@ class Grain:
         correlation[axes] = np.interp(-near / np.maximum(near, far), -(1 - rho) / (1 - rho**4), rho)
         variance = np.median(lacks[:, 0] / (1 - correlation[axes])[:, None], axis=0)[told]
         middles = (bounds[:-1] + bounds[1:])[told] / 2
-        return cls(np.append(0, middles), np.append(noise, np.sqrt(np.maximum(variance, 0))), correlation)
+        return cls(np.append(0, middles), np.append(noise, np.sqrt(np.clip(variance, 0, most**2))), correlation)
 
     def scaled(self, signal: np.ndarray) -> np.ndarray:
         """Standard deviation where the signal is as given."""

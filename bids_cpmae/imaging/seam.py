@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter, generate_binary_structure
+from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter
 
 SIDE_MM = 2.0
 NOISE_MM = 2.0
@@ -36,7 +36,7 @@ def border_step(data: np.ndarray, mask: np.ndarray, spacing: np.ndarray, *, with
     spacing = np.asarray(spacing, float)
     box = _box(mask, 4 * SIDE_MM, spacing)
     data, mask = np.asarray(data[box], np.float32), mask[box]
-    border = mask & binary_dilation(~mask, generate_binary_structure(3, 1))
+    border = mask & binary_dilation(~mask)
     if within is not None:
         border &= within[box]
     if not border.any() or mask.all():

@@ -1,0 +1,230 @@
+"""The new face in the scan: never a look under the mask, no step, and the scan's own noise."""
+
+import warnings
+
+import numpy as np
+import pytest
+from heads import real_data  # noqa: F401
+from phantoms import CASES, Case, draw_head, make_phantom, phantom, plain_phantom  # noqa: F401
+from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
+
+from bids_cpmae.errors import ScanError
+from bids_cpmae.imaging.compose import compose_face
+from bids_cpmae.imaging.nifti import load_source
+from bids_cpmae.imaging.seam import border_step, noise_level
+
+FINE = Case(spacing=(3.0, 3.0, 3.0), shape=(64, 72, 68))
+
+
+def synthetic_of(case, gain=0.8):
+    """The noise-free head in another gain, which also drifts from side to side, with a haze in its air."""
+    clean = draw_head(case)[0]
+    drift = np.linspace(0.9, 1.1, clean.shape[0])[:, None, None]
+    return (gain * drift * clean + 4).astype(np.float32)
+
+
+def values_of(source, stored):
+    return stored.reshape(source.shape3).astype(float) * source.slope + source.inter
+
+
+def garbage(kind, dtype, size):
+    """What could stand under a mask to lead a careless statistic astray."""
+    rng = np.random.default_rng(5)
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    if kind == "noise":
+        return rng.uniform(0, 250, size).astype(dtype)
+    if kind == "extremes":
+        return np.where(rng.random(size) < 0.5, limits.min, limits.max).astype(dtype)
+    if kind == "zeros":
+        return np.zeros(size, dtype)
+    if kind == "fractions":
+        return (rng.random(size) * 0.999).astype(dtype)
+    return np.resize(np.array([np.nan, np.inf, -np.inf]), size).astype(dtype)
+
+
+@pytest.mark.parametrize("name", ["RAS", "uint8", "scaled", "float32", "float64", "big-endian", "thick-slices"])
+def test_what_stands_under_the_mask_changes_no_byte(tmp_path, name):
+    case = CASES[name]
+    phantom = make_phantom(tmp_path, case)
+    synthetic = synthetic_of(case)
+    source = load_source(phantom.path)
+    expected = compose_face(source, phantom.face, synthetic, seed=3).tobytes()
+    kinds = ["noise", "extremes", "zeros"] + (["fractions", "nan"] if source.stored.dtype.kind == "f" else [])
+    for kind in kinds:
+        source = load_source(phantom.path)
+        flat = source.stored.reshape(source.shape3)
+        flat[phantom.face] = garbage(kind, source.stored.dtype, phantom.face.sum())
+        assert np.shares_memory(flat, source.stored)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the largest floats overflow in the discarded part
+            assert compose_face(source, phantom.face, synthetic, seed=3).tobytes() == expected, kind
+
+
+def test_every_kind_of_scan_keeps_its_outside(phantom, request):
+    case = CASES[request.node.callspec.params["phantom"]]
+    source = load_source(phantom.path)
+    stored = compose_face(source, phantom.face, synthetic_of(case), seed=0)
+    assert stored.dtype == source.stored.dtype
+    assert stored.shape == source.stored.shape
+    before, after = (part.reshape(source.shape3) for part in (source.stored, stored))
+    np.testing.assert_array_equal(before[~phantom.face], after[~phantom.face])
+    assert (before != after)[phantom.face].mean() > 0.5
+    # the phantom's synthetic head is its own clean self, so the composed one has to look like it
+    bright = phantom.face & (phantom.values > 200)
+    assert values_of(source, stored)[bright].mean() == pytest.approx(phantom.values[bright].mean(), rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory):
+    """A 3 mm phantom, its composition, and regions of air and muscle under the mask."""
+    phantom = make_phantom(tmp_path_factory.mktemp("fine"), FINE)
+    source = load_source(phantom.path)
+    values = values_of(source, compose_face(source, phantom.face, synthetic_of(FINE), seed=1))
+    clean = draw_head(FINE)[0]
+    air = phantom.face & ~binary_dilation(clean > 0, iterations=3)
+    muscle = phantom.face & binary_erosion((clean > 200) & (clean < 350), iterations=2)
+    return source, phantom, values, air, muscle
+
+
+def test_gain_is_found_and_follows_its_drift(composed):
+    source, phantom, values, _, _ = composed
+    left, right = np.array_split(np.arange(source.shape3[0]), 2)
+    for half in (left, right):
+        bright = phantom.face[half] & (phantom.values[half] > 200)
+        assert values[half][bright].mean() == pytest.approx(phantom.values[half][bright].mean(), rel=0.04)
+
+
+def test_noise_is_the_scans_own(composed):
+    source, phantom, values, air, muscle = composed
+    assert air.sum() > 500 and muscle.sum() > 500
+    for region in (air, muscle):
+        expected = noise_level(phantom.values, region, source.spacing)
+        assert noise_level(values, region, source.spacing) == pytest.approx(expected, rel=0.15)
+    assert values[air].mean() == pytest.approx(phantom.values[air].mean(), rel=0.1)
+    np.testing.assert_allclose(
+        np.quantile(values[air], [0.1, 0.5, 0.9]), np.quantile(phantom.values[air], [0.1, 0.5, 0.9]), rtol=0.15, atol=1
+    )
+
+
+def test_no_step_across_the_border(composed):
+    source, phantom, values, _, _ = composed
+    untouched = border_step(phantom.values, phantom.face, source.spacing)
+    assert border_step(values, phantom.face, source.spacing) <= 1.2 * untouched
+
+
+def test_membrane_closes_a_step_in_the_synthetic_head(tmp_path):
+    phantom = make_phantom(tmp_path, FINE)
+    source = load_source(phantom.path)
+    # brighter by a fifth under the mask and 6 mm around it: no smooth gain can explain that
+    patch = binary_dilation(phantom.face, iterations=2)
+    synthetic = synthetic_of(FINE) * np.where(patch, 1.2, 1.0)
+    values = values_of(source, compose_face(source, phantom.face, synthetic.astype(np.float32), seed=1))
+    untouched = border_step(phantom.values, phantom.face, source.spacing)
+    assert border_step(values, phantom.face, source.spacing) <= 1.2 * untouched
+
+
+def test_seed_decides_the_noise(plain_phantom):
+    source, synthetic = load_source(plain_phantom.path), synthetic_of(CASES["RAS"])
+    one, again, other = (compose_face(source, plain_phantom.face, synthetic, seed=s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other)[plain_phantom.face].mean() > 0.5
+
+
+def test_an_exactly_black_background_stays_black(tmp_path):
+    phantom = make_phantom(tmp_path, FINE, noise=0)
+    source = load_source(phantom.path)
+    stored = compose_face(source, phantom.face, synthetic_of(FINE), seed=0)
+    air = phantom.face & ~binary_dilation(phantom.values > 0, iterations=4)
+    assert air.sum() > 500
+    assert not stored[air].any()
+
+
+def test_composed_values_stay_in_the_scans_range(tmp_path):
+    phantom = make_phantom(tmp_path, CASES["RAS"])
+    source = load_source(phantom.path)
+    synthetic = synthetic_of(CASES["RAS"])
+    synthetic[phantom.face] *= 20
+    stored = compose_face(source, phantom.face, synthetic, seed=0)
+    kept = source.stored[~phantom.face]
+    assert kept.min() <= stored.min() and stored.max() <= kept.max()
+
+
+def test_whole_numbers_in_float_stay_whole(tmp_path):
+    phantom = make_phantom(tmp_path, CASES["float32"])
+    source = load_source(phantom.path)
+    np.rint(source.stored, out=source.stored)
+    stored = compose_face(source, phantom.face, synthetic_of(CASES["float32"]), seed=0)
+    np.testing.assert_array_equal(stored, np.rint(stored))
+
+
+def test_head_mode_without_any_air_outside(tmp_path):
+    phantom = make_phantom(tmp_path, FINE)
+    source = load_source(phantom.path)
+    mask = ~binary_dilation(phantom.brain, iterations=1)
+    values = values_of(source, compose_face(source, mask, synthetic_of(FINE), seed=0))
+    clean = draw_head(FINE)[0]
+    air = mask & ~binary_dilation(clean > 0, iterations=3)
+    # nothing is known of its air: dark, noisy, and of the order of the tissue's noise
+    assert 0 < values[air].mean() < 60
+    skin = mask & (clean > 350)
+    assert values[skin].mean() == pytest.approx(phantom.values[skin].mean(), rel=0.15)
+
+
+def test_thick_slices_are_not_sharper_than_the_scan(tmp_path):
+    phantom = make_phantom(tmp_path, FINE, noise=2)
+    source = load_source(phantom.path)
+    soft = gaussian_filter(phantom.values, (0, 0, 1.2))
+    source.stored[...] = np.rint(soft)
+    values = values_of(source, compose_face(source, phantom.face, synthetic_of(FINE), seed=0))
+    inner = binary_erosion(phantom.face, iterations=2)
+
+    def roughness(data):
+        return np.sqrt(np.mean(np.diff(data, axis=2)[inner[:, :, 1:] & inner[:, :, :-1]] ** 2))
+
+    assert roughness(values) < 1.3 * roughness(soft)
+    assert roughness(phantom.values) > 1.5 * roughness(soft)
+
+
+@pytest.mark.parametrize("where", ["one voxel", "corner", "one slab"])
+def test_small_and_cut_masks(plain_phantom, where):
+    source = load_source(plain_phantom.path)
+    mask = np.zeros(source.shape3, bool)
+    mask[{"one voxel": (24, 45, 20), "corner": np.s_[:6, -6:, :6], "one slab": np.s_[:, -20:]}[where]] = True
+    stored = compose_face(source, mask, synthetic_of(CASES["RAS"]), seed=0)
+    np.testing.assert_array_equal(stored[~mask], source.stored[~mask])
+    assert np.abs(values_of(source, stored) - plain_phantom.values)[mask].mean() < 60
+
+
+def test_an_empty_mask_changes_nothing(plain_phantom):
+    source = load_source(plain_phantom.path)
+    stored = compose_face(source, np.zeros(source.shape3, bool), synthetic_of(CASES["RAS"]), seed=0)
+    np.testing.assert_array_equal(stored, source.stored)
+
+
+def test_nothing_to_match_to_is_an_error(plain_phantom):
+    source = load_source(plain_phantom.path)
+    with pytest.raises(ScanError, match="no tissue outside"):
+        compose_face(source, np.ones(source.shape3, bool), synthetic_of(CASES["RAS"]), seed=0)
+
+
+def test_real_scan(real_data):
+    path = real_data / "heads" / "sub-adult" / "anat" / "sub-adult_T1w.nii.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is missing")
+    source = load_source(path)
+    spacing, data = source.spacing, source.data
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in source.shape3), indexing="ij"), -1)
+    _, y, z = np.moveaxis(index @ source.affine[:3, :3].T + source.affine[:3, 3], -1, 0)
+    y, z = y - y.mean(), z - z.mean()
+    face = (y > 55 + 0.004 * (z + 40) ** 2) & (z < 10)
+    # the scan's own self, smoothed, in another gain: a reconstruction as a good network would make it
+    synthetic = gaussian_filter(data, 0.8 / spacing) * (0.9 + 0.001 * y).astype(np.float32)
+    values = values_of(source, compose_face(source, face, synthetic.astype(np.float32), seed=0))
+    assert border_step(values, face, spacing) <= 1.2 * border_step(data, face, spacing)
+    smooth = gaussian_filter(data, 2 / spacing)
+    air = face & ~binary_dilation(smooth > 45, iterations=4)
+    tissue = face & binary_erosion(smooth > 120, iterations=2)
+    assert air.sum() > 1000 and tissue.sum() > 1000
+    assert noise_level(values, air, spacing) == pytest.approx(noise_level(data, air, spacing), rel=0.15)
+    level = noise_level(values, tissue, spacing, robust=True)
+    assert level == pytest.approx(noise_level(data, tissue, spacing, robust=True), rel=0.2)
