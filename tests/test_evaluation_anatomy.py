@@ -5,10 +5,11 @@ import pytest
 
 from bids_cpmae.errors import InputError
 from bids_cpmae.evaluation import anatomy
-from bids_cpmae.evaluation.labelmaps import outer_skin, read_labels, scan_of_labels, skin_of_face
+from bids_cpmae.evaluation.labelmaps import label_groups, outer_skin, read_labels, scan_of_labels, skin_of_face
 
 EYES = ((-32, 68, 10), (32, 68, 10))
 TIP = (0, 101, -30)
+GROUPS = {"brain": np.array([3]), "csf": np.array([24])}
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +71,33 @@ def test_parts_are_skin_and_do_not_overlap(face):
 def test_assess_counts_brain_and_shares(face):
     labels, affine = face
     none, everything = np.zeros(labels.shape, bool), np.ones(labels.shape, bool)
-    assert anatomy.assess(labels, affine, none) == {
+    assert anatomy.assess(labels, affine, none, GROUPS) == {
         "brain_voxels_masked": 0,
+        "csf_voxels_masked": 0,
         "nose": 0,
         "lips": 0,
         "eyelids": 0,
     }
-    found = anatomy.assess(labels, affine, everything)
+    found = anatomy.assess(labels, affine, everything, GROUPS)
     assert found["brain_voxels_masked"] == (labels == 3).sum() and found["lips"] == 1
     above = everything & (np.arange(labels.shape[2]) + affine[2, 3] > -46)
-    found = anatomy.assess(labels, affine, above)
+    found = anatomy.assess(labels, affine, above, GROUPS)
     assert found["nose"] == 1 and found["eyelids"] == 1 and found["lips"] < 0.05
+
+
+def test_groups_of_labels_come_from_the_table(tmp_path):
+    table = tmp_path / "labels.tsv"
+    with pytest.raises(InputError, match="cannot be read"):
+        label_groups(table)
+    table.write_text("index\tname\tgroup\n3\tcortex\tbrain\n24\tCSF\tcsf\n4\tventricle\tbrain\n")
+    found = label_groups(table)
+    assert found["brain"].tolist() == [3, 4] and found["csf"].tolist() == [24]
+    table.write_text("index\tname\n3\tcortex\n")
+    with pytest.raises(InputError, match="columns"):
+        label_groups(table)
+    table.write_text("index\tname\tgroup\n3\tcortex\thead\n")
+    with pytest.raises(InputError, match="no label is in the group"):
+        label_groups(table)
 
 
 def test_scan_of_labels_looks_like_a_scan(face):

@@ -12,21 +12,20 @@ from pathlib import Path
 import numpy as np
 
 from bids_cpmae.errors import ExitCode, InputError, OutputError
-from bids_cpmae.evaluation.labelmaps import read_labels, scan_of_labels, skin_of_face
+from bids_cpmae.evaluation.labelmaps import label_groups, read_labels, scan_of_labels, skin_of_face
 from bids_cpmae.evaluation.tables import print_table, write_tsv
-from bids_cpmae.training.contrasts import BRAIN_LABELS
 
 LOG = logging.getLogger("bids_cpmae")
 MAPS = ("02", "05", "06", "08", "10", "12", "15", "17", "19")
 LEAST_SHARE = 0.95
 PARTS = ("nose", "lips", "eyelids")
-HEADER = ("map", "brain_voxels_masked", *PARTS, "mask_share", "correlation", "verdict")
+HEADER = ("map", "brain_voxels_masked", "csf_voxels_masked", *PARTS, "mask_share", "correlation", "verdict")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``cpmae evaluate anatomy``."""
     parser.add_argument(
-        "labelmaps", type=Path, metavar="LABELMAPS_DIR", help="folder with head-NN_dseg.nii.gz"
+        "labelmaps", type=Path, metavar="LABELMAPS_DIR", help="folder with head-NN_dseg.nii.gz and labels.tsv"
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for anatomy.tsv")
     parser.add_argument(
@@ -35,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of contrast and noise (default: %(default)s)")
 
 
-def assess(labels: np.ndarray, affine: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+def assess(
+    labels: np.ndarray, affine: np.ndarray, mask: np.ndarray, groups: dict[str, np.ndarray]
+) -> dict[str, float]:
     """Hold a mask against the labels.
 
     Parameters
@@ -45,13 +46,19 @@ def assess(labels: np.ndarray, affine: np.ndarray, mask: np.ndarray) -> dict[str
     affine : ndarray (4, 4)
     mask : ndarray (X, Y, Z), bool
         True = replaced.
+    groups : dict of str to ndarray, int
+        Labels by group, see `label_groups`.
 
     Returns
     -------
     dict of str to float
-        ``brain_voxels_masked``, and for nose, lips and eyelids the share of skin inside the mask.
+        ``brain_voxels_masked``, which must be 0, ``csf_voxels_masked`` (fluid around the brain, for information), and
+        for nose, lips and eyelids the share of skin inside the mask.
     """
-    found = {"brain_voxels_masked": int(np.isin(labels[mask], BRAIN_LABELS).sum())}
+    masked = labels[mask]
+    found = {
+        f"{group}_voxels_masked": int(np.isin(masked, groups.get(group, ())).sum()) for group in ("brain", "csf")
+    }
     for name, skin in skin_of_face(labels, affine).items():
         found[name] = float(mask[skin].mean()) if skin.any() else 0.0
     return found
@@ -68,6 +75,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(
             f"no label map {missing[0]} ({len(missing)} of {len(paths)} missing)", ExitCode.NO_INPUT
         )
+    groups = label_groups(args.labelmaps / "labels.tsv")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -77,10 +85,10 @@ def main(args: argparse.Namespace) -> int:
         labels, affine = read_labels(path)
         rng = np.random.default_rng([args.seed, *number.encode()])
         located = locate_face(load_source(scan_of_labels(labels, affine, rng)))
-        found = assess(labels, affine, located.mask)
+        found = assess(labels, affine, located.mask, groups)
         good = found["brain_voxels_masked"] == 0 and min(found[part] for part in PARTS) >= LEAST_SHARE
         rows.append((
-            number, found["brain_voxels_masked"], *(f"{found[part]:.4f}" for part in PARTS),
+            number, found["brain_voxels_masked"], found["csf_voxels_masked"], *(f"{found[part]:.4f}" for part in PARTS),
             located.measures["mask_share"], located.measures["registration_correlation"], "PASS" if good else "FAIL",
         ))  # fmt: skip
         LOG.info("map %s: %s (%d of %d)", number, rows[-1][-1], len(rows), len(paths))

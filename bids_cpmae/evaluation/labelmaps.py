@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import nibabel as nib
@@ -37,6 +38,32 @@ def read_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(image.dataobj).astype(np.int32), image.affine
     except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
         raise InputError(f"{path}: cannot be read as a label map ({error})", ExitCode.NO_INPUT) from error
+
+
+def label_groups(path: Path) -> dict[str, np.ndarray]:
+    """The labels of each group in a table with the columns ``index`` and ``group``.
+
+    Returns
+    -------
+    dict of str to ndarray, int
+        Among the groups are ``brain`` and ``csf``.
+
+    Raises
+    ------
+    InputError
+        When the table cannot be read or names no brain.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(row["group"], int(row["index"])) for row in csv.DictReader(file, delimiter="\t")]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a table of labels ({error})", ExitCode.NO_INPUT) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: needs the columns `index` and `group` ({error})", ExitCode.DATA) from error
+    groups = {name: np.array([index for group, index in rows if group == name]) for name, _ in rows}
+    if "brain" not in groups:
+        raise InputError(f"{path}: no label is in the group `brain`", ExitCode.DATA)
+    return groups
 
 
 def scan_of_labels(
