@@ -5,7 +5,6 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
-from phantoms import phantom, plain_phantom  # noqa: F401
 
 from bids_cpmae.errors import CertificateError
 from bids_cpmae.imaging.certify import certify

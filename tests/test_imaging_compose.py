@@ -4,8 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from heads import real_data  # noqa: F401
-from phantoms import CASES, Case, draw_head, make_phantom, phantom, plain_phantom  # noqa: F401
+from phantoms import CASES, Case, draw_head, make_phantom
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from bids_cpmae.errors import ScanError

@@ -6,7 +6,7 @@ import logging
 import nibabel as nib
 import numpy as np
 import pytest
-from phantoms import CASES, SECRET, make_phantom, phantom, plain_phantom  # noqa: F401
+from phantoms import CASES, SECRET, make_phantom
 
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.nifti import load_source, save_like, save_mask
@@ -179,7 +179,8 @@ def no_orientation(path):
 
 DAMAGE = {
     truncated: "restore", corrupted: "restore", short_of_voxels: "truncated", emptied: "empty",
-    not_nifti: "not a NIfTI", not_gzip: "restore", unfetched: "datalad get", dangling: "datalad get", missing: "no such file", folder: "folder",
+    not_nifti: "not a NIfTI", not_gzip: "restore", unfetched: "datalad get", dangling: "datalad get",
+    missing: "no such file", folder: "folder",
     rewritten(four_volumes): "split", rewritten(one_slice): "too few", rewritten(constant): "same value",
     rewritten(all_nan): "NaN", rewritten(complex_values): "complex", rewritten(colours): "RGB",
     no_orientation: "repair",
