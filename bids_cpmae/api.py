@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 
 from bids_cpmae.bids.publish import publish_file
-from bids_cpmae.errors import OutputError
-from bids_cpmae.identity import derive_seed, identity_seed, participant_of
+from bids_cpmae.errors import ExitCode, InputError, OutputError
+from bids_cpmae.identity import identity_seed, noise_seed, participant_of
 from bids_cpmae.imaging.align import align_blanked, resample_to_scan
 from bids_cpmae.imaging.certify import Certificate, certify
 from bids_cpmae.imaging.compose import compose_face
@@ -78,11 +78,6 @@ def replace_face(
     head = model.remodel(frame.volume, frame.blank, mode=mode, identity_seed=identity)
     synthetic = resample_to_scan(frame, head, source, mask)
     return compose_face(source, mask, synthetic, seed=noise_seed(seed, identity))
-
-
-def noise_seed(seed: int, identity: int) -> int:
-    """Seed of the noise under the mask."""
-    return derive_seed(seed, "noise", str(identity))
 
 
 def resolve_device(device: str) -> str:
@@ -173,17 +168,19 @@ def reface_file(source: Path, target: Path, *, mask_out: Path | None = None, **o
     ------
     OutputError
         When the target is the source, is no NIfTI name, or cannot be written.
+    InputError
+        When there is no source.
     ScanError
         As `reface`.
     """
     source, target = Path(source), Path(target)
+    mask_out = Path(mask_out) if mask_out else None
+    if not (source.exists() or source.is_symlink()):
+        raise InputError(f"{source}: no such file; check the path", ExitCode.NO_INPUT)
     for path in filter(None, (target, mask_out)):
-        if not str(path).endswith((".nii", ".nii.gz")):
-            raise OutputError(f"{path}: name the output .nii or .nii.gz")
-        if not Path(path).absolute().parent.is_dir():
-            raise OutputError(f"{path}: its folder does not exist; create it first")
-        if Path(path).resolve() == source.resolve():
-            raise OutputError(f"{path}: the output would overwrite the input; choose another name")
+        _check_target(path, source)
+    if mask_out and mask_out.resolve() == target.resolve():
+        raise OutputError(f"{target}: image and mask would be the same file; choose another name for one")
     defaults = {"seed": 0, "participant": None, "mode": "face", "regions": ("face", "ears"), "device": "cpu"}
     options = {**defaults, "weights": None, **options}
     with tempfile.TemporaryDirectory(prefix=".bids_cpmae_", dir=target.absolute().parent) as folder:
@@ -191,8 +188,18 @@ def reface_file(source: Path, target: Path, *, mask_out: Path | None = None, **o
         made = _reface_into(Path(folder), source, suffix, **options)
         if mask_out:
             mask = np.asanyarray(made.kind.from_filename(made.mask).dataobj) > 0
-            publish_file(save_mask(load_source(source), mask, Path(folder) / Path(mask_out).name), Path(mask_out))
+            publish_file(save_mask(load_source(source), mask, Path(folder) / f"out_{mask_out.name}"), mask_out)
         publish_file(made.image, target)
     return made.certificate
 
 
+def _check_target(path: Path, source: Path) -> None:
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise OutputError(f"{path}: name the output .nii or .nii.gz")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"{path}: its folder does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{path}: its folder cannot be written to; choose another")
+    if path.resolve() == source.resolve():
+        raise OutputError(f"{path}: the output would overwrite the input; choose another name")

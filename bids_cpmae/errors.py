@@ -6,11 +6,12 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the BIDS Application execution specification, where it has one."""
+    """Exit codes: those of the BIDS Application execution specification (0 to 73), and the shell's for an interrupt."""
 
     OK = 0
     SCAN_FAILED = 1
     INVALID_BIDS = 16
+    UNKNOWN_LEVEL = 17
     NOTHING_TO_DO = 18
     USAGE = 64
     DATA = 65
@@ -60,3 +61,9 @@ class OutputError(CPMAEError):
     """The output or work folder cannot be used."""
 
     code = ExitCode.CANNOT_CREATE
+
+
+class LevelError(UsageError):
+    """There is no such analysis level."""
+
+    code = ExitCode.UNKNOWN_LEVEL

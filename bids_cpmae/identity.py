@@ -28,6 +28,11 @@ def identity_seed(seed: int, participant: str | None) -> int:
     return derive_seed(seed, "identity", participant) if participant else int(seed)
 
 
+def noise_seed(seed: int, identity: int) -> int:
+    """The seed of the noise under the mask."""
+    return derive_seed(seed, "noise", str(identity))
+
+
 def participant_of(name: str | PurePath | None) -> str | None:
     """The participant's label in a BIDS file name, or None."""
     found = LABEL.search(PurePath(name).name) if name else None

@@ -11,12 +11,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``cpmae reface``."""
     parser.add_argument("source", type=Path, metavar="IN.nii.gz", help="T1w scan of a head")
     parser.add_argument("target", type=Path, metavar="OUT.nii.gz", help="the refaced scan")
-    parser.add_argument("--mask-out", "--mask_out", type=Path, metavar="M.nii.gz", help="write the mask too, 1 = replaced")
+    parser.add_argument(
+        "--mask-out", "--mask_out", type=Path, metavar="M.nii.gz", help="write the mask too, 1 = replaced"
+    )
     parser.add_argument("--seed", type=int, default=0, help="as --random-seed of bids-cpmae (default: %(default)s)")
     parser.add_argument("--participant-label", "--participant_label", metavar="LABEL",
                         help="decides, with the seed, who the new face is (default: sub- of the file's name)")  # fmt: skip
     parser.add_argument("--mode", choices=("face", "head"), default="face", help="default: %(default)s")
-    parser.add_argument("--regions", nargs="+", choices=("face", "ears"), default=["face", "ears"], help="default: face ears")
+    parser.add_argument(
+        "--regions", nargs="+", choices=("face", "ears"), default=["face", "ears"], help="default: face ears"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     parser.add_argument("--model-weights", "--model_weights", type=Path, metavar="FILE", help="default: those shipped")
 

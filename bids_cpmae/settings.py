@@ -8,7 +8,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """One run of the BIDS App; the fields are the options of ``bids-cpmae``."""
+    """One run of the BIDS App; the fields are the options of ``bids-cpmae``.
+
+    Attributes
+    ----------
+    plugin : dict, optional
+        nipype's ``plugin`` and ``plugin_args`` from a file; processes of this machine if not given.
+    nprocs, omp_nthreads : int
+        Scans at a time, and threads for each.
+    memory_gb : float
+        For all scans together.
+    """
 
     bids_dir: Path
     output_dir: Path
@@ -23,8 +33,7 @@ class Settings:
     nprocs: int = 1
     omp_nthreads: int = 1
     memory_gb: float = 8.0
-    plugin: str = "MultiProc"
-    plugin_file: Path | None = None
+    plugin: dict | None = None
     device: str = "auto"
     n_gpu_procs: int = 1
     weights: Path | None = None

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from bids_cpmae import __version__
 from bids_cpmae.cli import Parser, guarded, start_logging
+from bids_cpmae.errors import ExitCode
 
 # command -> (module with add_arguments and main, what it does); imported only when called
 COMMANDS = {
@@ -22,6 +23,7 @@ GROUPS = {
         "bank": ("bids_cpmae.training.bank", "bring the training heads into head space"),
         "vqvae": ("bids_cpmae.training.vqvae", "train the brain's or the non-brain's VQ-VAE"),
         "mae": ("bids_cpmae.training.mae", "train the masked autoencoder and join the weights"),
+        "demo": ("bids_cpmae.training.demo", "make the codes of the demo head"),
     }),
     "evaluate": ("measure privacy and anatomy", {
         "privacy": ("bids_cpmae.evaluation.privacy", "face recognition of refaced against original heads"),
@@ -66,11 +68,9 @@ def main(argv: list[str] | None = None) -> int:
         parser = build_parser(argv)
     except ModuleNotFoundError as error:
         print(f"error: this command needs {error.name}; pip install 'bids_cpmae[evaluate]'", file=sys.stderr)
-        return 70
+        return int(ExitCode.SOFTWARE)
     args = parser.parse_args(argv)
     return guarded(lambda: args.main(args))
-
-
 
 
 if __name__ == "__main__":

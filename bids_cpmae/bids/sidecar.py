@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from bids_cpmae import __version__
@@ -21,7 +21,7 @@ KEPT_FIELDS = (
     "InPlanePhaseEncodingDirectionDICOM", "SliceThickness", "SpacingBetweenSlices", "PixelBandwidth", "ImageType",
     "NegativeContrast", "ContrastBolusIngredient",
 )  # fmt: skip
-METHOD = "Face and ears replaced by a synthetic one (CP-MAE), brain kept bit-identical"
+METHOD = "Replaced by synthetic voxels (CP-MAE): {regions}. Brain kept bit-identical."
 # DICOM PS3.16 CID 7050: the option this software applies to what can be seen in the voxels
 METHOD_CODE = {
     "CodeValue": "113102",
@@ -40,14 +40,35 @@ def read_sidecar(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def image_sidecar(relative: str, raw: dict, *, settings: dict) -> dict:
-    """Sidecar of a refaced scan; ``settings`` says how it was made."""
+def raw_metadata(root: Path, relative: str) -> dict:
+    """Metadata of a raw image by BIDS' inheritance: sidecars from the dataset's root down, the nearest wins.
+
+    A sidecar holds for an image whose name has its suffix and all its entities. Files that cannot be read are passed
+    over, so that one broken file stops no run.
+    """
+    source = PurePosixPath(relative)
+    *entities, suffix = source.name.split(".")[0].split("_")
+    folders = [PurePosixPath(*source.parts[:depth]) for depth in range(len(source.parts))]
+    metadata: dict = {}
+    for folder in folders:
+        fits = []
+        for path in (root / folder).glob(f"*{suffix}.json"):
+            *named, last = path.name.removesuffix(".json").split("_")
+            if last == suffix and set(named) <= set(entities):
+                fits.append((len(named), path))
+        for _, path in sorted(fits):
+            metadata.update(read_sidecar(path))
+    return metadata
+
+
+def image_sidecar(relative: str, raw: dict, *, settings: dict, regions: str) -> dict:
+    """Sidecar of a refaced scan; ``settings`` says how it was made, ``regions`` what was replaced."""
     kept = {name: raw[name] for name in KEPT_FIELDS if name in raw}
     return {
         **kept,
         "SkullStripped": False,
         "Sources": [f"bids:{RAW}:{relative}"],
-        "DeidentificationMethod": [METHOD],
+        "DeidentificationMethod": [METHOD.format(regions=regions)],
         "DeidentificationMethodCodeSequence": [METHOD_CODE],
         "SoftwareName": "bids_cpmae",
         "SoftwareVersion": __version__,
@@ -68,8 +89,10 @@ def dataset_description(bids_dir: Path) -> dict:
     """``dataset_description.json`` of the derivative; names its source without a path of this machine."""
     raw = read_sidecar(bids_dir / "dataset_description.json")
     name = raw.get("Name") or "raw dataset"
-    doi = raw.get("DatasetDOI")
-    link = doi or f"urn:bids:{quote(str(name))}"
+    doi = str(raw.get("DatasetDOI") or "")
+    if doi and not doi.startswith(("doi:", "http")):
+        doi = f"doi:{doi}"
+    link = doi or f"urn:bids:{quote(str(name), safe='')}"
     source = {key: value for key, value in (("DOI", doi), ("Version", raw.get("DatasetVersion"))) if value}
     description = {
         "Name": f"{name}, refaced",

@@ -66,5 +66,6 @@ def validate(bids_dir: Path) -> None:
     if errors:
         more = f" and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
         raise InputError(
-            f"{bids_dir}: not valid BIDS: {'; '.join(errors[:SHOWN])}{more}. Mend it, or go on with --skip-bids-validation"
+            f"{bids_dir}: not valid BIDS: {'; '.join(errors[:SHOWN])}{more}. "
+            "Mend it, or go on with --skip-bids-validation"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,8 @@ COLUMNS = ("participant_id", "session_id", "source", "verdict", "reason", *MEASU
 MISSING = "n/a"
 # below this a registration has likely failed: heads of `split: dev` reach 0.93 and more, a torso or a phantom 0.3
 REVIEW_CORRELATION = 0.6
+# two or more parts, so that "voxels/s" or "n/a" stay what they are
+ABSOLUTE = re.compile(r"(?<![\w.~])~?(?:/[^\s/:'\"`,;)]+){2,}/?")
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,25 @@ class Verdict:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
+def without_paths(text: str, *private: Path | str) -> str:
+    """Text for the output tree: no path of this machine in it, only the last part of each.
+
+    Parameters
+    ----------
+    text : str
+    private : path
+        Paths to look for by name first, since only these may hold spaces.
+    """
+    for path in sorted((str(path) for path in private if str(path) != "/"), key=len, reverse=True):
+        text = text.replace(path, Path(path).name)
+    return ABSOLUTE.sub(lambda found: found.group().rstrip("/").rsplit("/", 1)[-1], text)
+
+
 def judge(measures: dict[str, float]) -> tuple[str, str]:
     """Verdict and reason for a certified scan."""
     correlation = measures.get("registration_correlation", 1.0)
     if correlation < REVIEW_CORRELATION:
-        return REVIEW, f"registration is doubtful (correlation {correlation:.2f} < {REVIEW_CORRELATION}); look at the mask"
+        return REVIEW, f"doubtful registration (correlation {correlation:.2f} < {REVIEW_CORRELATION}); look at the mask"
     return PASS, ""
 
 
@@ -79,20 +96,37 @@ def _read(path: Path) -> list[dict]:
 
 
 def write_participant(output_dir: Path, participant: str, verdicts: list[Verdict]) -> Path:
-    """A participant's table, ``logs/sub-X_desc-refacing_verdicts.tsv``; scans of other runs keep their lines."""
+    """A participant's table, ``logs/sub-X_desc-refacing_verdicts.tsv``.
+
+    Scans of other runs keep their lines, and so do those that this run did not come to.
+    """
     path = output_dir / LOGS / f"sub-{participant}_{TABLE}.tsv"
     rows = {row["source"]: row for row in (_read(path) if path.exists() else [])}
-    rows.update({verdict.source: verdict.row() for verdict in verdicts})
+    for verdict in verdicts:
+        if verdict.verdict != SKIPPED or verdict.source not in rows:
+            rows[verdict.source] = verdict.row()
     return write_text(path, _tsv([rows[name] for name in sorted(rows)]))
 
 
 def merge(output_dir: Path) -> tuple[Path, list[dict]]:
     """All participants' tables as one, with its data dictionary; returns its path and rows."""
     rows = [row for path in sorted((output_dir / LOGS).glob(f"sub-*_{TABLE}.tsv")) for row in _read(path)]
+    if not rows:
+        return output_dir / f"{TABLE}.tsv", rows
     path = write_text(output_dir / f"{TABLE}.tsv", _tsv(rows))
-    levels = {PASS: "certified", REVIEW: "certified, look at it before sharing",
-              FAIL: "not written, see the reason", SKIPPED: "left out, see the reason"}  # fmt: skip
-    words = {name: {"Description": text} for name, text in MEASURES.items()}
-    write_json(output_dir / f"{TABLE}.json", {"verdict": {"Description": "Verdict", "Levels": levels},
-               "reason": {"Description": "Why it is not PASS"}, "source": {"Description": "Raw scan"}, **words})  # fmt: skip
+    write_json(output_dir / f"{TABLE}.json", dictionary())
     return path, rows
+
+
+def dictionary() -> dict:
+    """What the columns of the table mean."""
+    levels = {PASS: "certified", REVIEW: "certified, look at it before sharing",
+              FAIL: "not written, see the reason", SKIPPED: "not come to, see the reason"}  # fmt: skip
+    return {
+        "participant_id": {"Description": "Participant"},
+        "session_id": {"Description": "Session"},
+        "source": {"Description": "Raw scan, as a path below the raw dataset"},
+        "verdict": {"Description": "Verdict", "Levels": levels},
+        "reason": {"Description": "Why it is not PASS"},
+        **{name: {"Description": text} for name, text in MEASURES.items()},
+    }

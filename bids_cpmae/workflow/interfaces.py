@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import nibabel as nib
@@ -15,8 +16,9 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_cpmae.bids.verdicts import FAIL, Verdict, judge
-from bids_cpmae.errors import ScanError
+from bids_cpmae import __version__
+from bids_cpmae.bids.verdicts import FAIL, Verdict, judge, without_paths
+from bids_cpmae.errors import CPMAEError
 
 
 class ScanInputSpec(BaseInterfaceInputSpec):
@@ -25,6 +27,7 @@ class ScanInputSpec(BaseInterfaceInputSpec):
     in_file = File(desc="raw scan", mandatory=True)
     scan = traits.Dict(desc="source, participant and session of the scan", nohash=True)
     verdict_file = traits.Str(desc="where to leave the verdict", nohash=True)
+    version = traits.Str(__version__, usedefault=True, desc="so that another version does not take over old results")
 
 
 class ScanInterface(SimpleInterface):
@@ -35,19 +38,20 @@ class ScanInterface(SimpleInterface):
         try:
             self._results.update(self._step(folder))
         except Exception as error:
-            self._leave_word(error)
+            self._leave_word(error, folder)
             raise
         return runtime
 
     def _step(self, folder: Path) -> dict:
         raise NotImplementedError
 
-    def _leave_word(self, error: Exception) -> None:
+    def _leave_word(self, error: Exception, folder: Path) -> None:
         if not (isdefined(self.inputs.verdict_file) and isdefined(self.inputs.scan)):
             return
-        known = isinstance(error, ScanError)
+        known = isinstance(error, CPMAEError)
         reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-        reason = reason.replace(str(self.inputs.in_file), self.inputs.scan["source"])
+        in_file = Path(self.inputs.in_file)
+        reason = without_paths(reason, in_file, in_file.parent, folder, Path.home(), tempfile.gettempdir())
         Verdict(**self.inputs.scan, verdict=FAIL, reason=reason).save(Path(self.inputs.verdict_file))
 
 
@@ -110,6 +114,7 @@ class RemodelFaceInputSpec(ScanInputSpec):
     weights = traits.Str(desc="weights file; the shipped one if empty", usedefault=True)
     weights_version = traits.Str(desc="so that other weights of the same name are not taken for these")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True, nohash=True)
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="takes one of the GPU's slots of nipype")
 
 
 class RemodelFaceOutputSpec(TraitedSpec):

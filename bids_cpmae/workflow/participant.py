@@ -8,8 +8,8 @@ from pathlib import Path
 from nipype.pipeline import engine as pe
 
 from bids_cpmae.bids.query import Scan
-from bids_cpmae.bids.sidecar import read_sidecar
-from bids_cpmae.identity import derive_seed, identity_seed
+from bids_cpmae.bids.sidecar import raw_metadata
+from bids_cpmae.identity import identity_seed, noise_seed
 from bids_cpmae.workflow.scan import init_scan_wf
 
 
@@ -27,12 +27,14 @@ def init_participant_wf(
     *,
     participant: str,
     scans: list[Scan],
+    bids_dir: Path,
     work_dir: Path,
     output_dir: Path,
     random_seed: int = 0,
     mode: str = "face",
     regions: tuple[str, ...] = ("face", "ears"),
     device: str = "auto",
+    use_gpu: bool = False,
     weights: Path | None = None,
     weights_version: str = "",
 ) -> pe.Workflow:
@@ -43,9 +45,9 @@ def init_participant_wf(
     participant : str
         Label without ``sub-``.
     scans : list of Scan
-    work_dir, output_dir : Path
-    random_seed, mode, regions, device, weights, weights_version
-        As in `bids_cpmae.api.reface`.
+    bids_dir, work_dir, output_dir : Path
+    random_seed, mode, regions, device, use_gpu, weights, weights_version
+        As in `init_scan_wf`.
     """
     workflow = pe.Workflow(name=f"sub_{re.sub(r'[^A-Za-z0-9]+', '_', participant)}_wf")
     identity = identity_seed(random_seed, participant)
@@ -58,13 +60,14 @@ def init_participant_wf(
                 in_file=scan.path,
                 verdict_file=verdict_path(work_dir, scan),
                 output_dir=output_dir,
-                raw_sidecar=read_sidecar(scan.path.with_name(f"{scan.stem}.json")),
+                raw_sidecar=raw_metadata(bids_dir, scan.relative),
                 sidecar_settings=made,
                 mode=mode,
                 regions=regions,
                 identity_seed=identity,
-                noise_seed=derive_seed(random_seed, "noise", str(identity)),
+                noise_seed=noise_seed(random_seed, identity),
                 device=device,
+                use_gpu=use_gpu,
                 weights=weights,
                 weights_version=weights_version,
             )

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from bids_cpmae.bids.dataset import remove_outputs, start_dataset
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.query import Scan
-from bids_cpmae.bids.verdicts import FAIL, LOGS, Verdict, merge, write_participant
+from bids_cpmae.bids.sidecar import write_text
+from bids_cpmae.bids.verdicts import FAIL, LOGS, SKIPPED, Verdict, merge, write_participant
+from bids_cpmae.errors import ExitCode, InputError
 from bids_cpmae.settings import Settings
 from bids_cpmae.workflow.participant import verdict_path
+from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin, quiet_nipype
 
 LOG = logging.getLogger("bids_cpmae")
-SILENT_DEATH = "the process ended without a message (out of memory, or killed?); see the crash folder in the work folder"
+SILENT_DEATH = "the process ended without a message (killed for want of memory?); see crash/ in the work folder"
+NOT_REACHED = "the run stopped before this scan was done"
+POLL_S = 0.2
 
 
 def build_workflow(settings: Settings, scans: list[Scan]):
@@ -26,28 +32,27 @@ def build_workflow(settings: Settings, scans: list[Scan]):
     from bids_cpmae.workflow.participant import init_participant_wf
 
     workflow = pe.Workflow(name="bids_cpmae_wf", base_dir=str(settings.work_dir))
-    workflow.config["execution"].update(
-        crashdump_dir=str(settings.work_dir / "crash"),
-        crashfile_format="txt",
-        remove_unnecessary_outputs="false",
-        stop_on_first_crash=str(settings.stop_on_first_crash).lower(),
-        check_version="false",
-    )
-    if settings.resource_monitor:
-        from nipype import config
-
-        config.enable_resource_monitor()
+    workflow.config["execution"] = {
+        "crashdump_dir": str(settings.work_dir / "crash"),
+        "crashfile_format": "txt",
+        "remove_unnecessary_outputs": "false",
+        "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
+        "check_version": "false",
+        "poll_sleep_duration": str(POLL_S),
+    }
     for participant in sorted({scan.participant for scan in scans}):
         workflow.add_nodes([
             init_participant_wf(
                 participant=participant,
                 scans=[scan for scan in scans if scan.participant == participant],
+                bids_dir=settings.bids_dir,
                 work_dir=settings.work_dir,
                 output_dir=settings.output_dir,
                 random_seed=settings.random_seed,
                 mode=settings.mode,
                 regions=settings.regions,
                 device=settings.device,
+                use_gpu=wants_gpu(settings.device),
                 weights=settings.weights,
                 weights_version=weights_version(settings.weights),
             )
@@ -55,18 +60,32 @@ def build_workflow(settings: Settings, scans: list[Scan]):
     return workflow
 
 
-def plugin_of(settings: Settings) -> dict:
-    """nipype's ``plugin`` and ``plugin_args``."""
-    if settings.plugin_file:
-        import yaml
+def wants_gpu(device: str) -> bool:
+    """Whether a node of the network will use a GPU, found out without CUDA, which a parent process must not start."""
+    return device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists())
 
-        loaded = yaml.safe_load(settings.plugin_file.read_text(encoding="utf-8"))
-        return {"plugin": loaded["plugin"], "plugin_args": loaded.get("plugin_args", {})}
-    if settings.plugin == "Linear" or settings.nprocs == 1 and settings.plugin == "MultiProc":
-        return {"plugin": "Linear", "plugin_args": {}}
+
+def plugin_of(settings: Settings) -> dict:
+    """nipype's ``plugin`` and ``plugin_args``; worker processes even for a single one, so that none takes all down."""
+    if settings.plugin:
+        import nipype.pipeline.plugins as known
+
+        name = settings.plugin["plugin"]
+        if not hasattr(known, f"{name}Plugin"):
+            raise InputError(
+                f"nipype has no plugin {name}; it has MultiProc, Linear, SLURM, SGE and others", ExitCode.DATA
+            )
+        return {"plugin": name, "plugin_args": dict(settings.plugin["plugin_args"])}
+    # forked copies of threads of torch or ITK would hang: workers come from a clean server process
     arguments = {"n_procs": settings.nprocs, "memory_gb": settings.memory_gb, "raise_insufficient": False,
-                 "n_gpu_procs": settings.n_gpu_procs, "mp_context": "forkserver", "maxtasksperchild": None}  # fmt: skip
-    return {"plugin": settings.plugin, "plugin_args": arguments}
+                 "n_gpu_procs": settings.n_gpu_procs, "mp_context": "forkserver",
+                 "log_level": log_level(settings)}  # fmt: skip
+    return {"plugin": SturdyMultiProcPlugin, "plugin_args": arguments}
+
+
+def log_level(settings: Settings) -> int:
+    """How much nipype may say."""
+    return logging.INFO if settings.verbosity else logging.CRITICAL
 
 
 def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = lambda: None) -> list[Verdict]:
@@ -83,24 +102,54 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
     -------
     list of Verdict
         One a scan, in the order given.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        When interrupted, after the verdicts so far have been written down.
     """
     for scan in scans:
         path = verdict_path(settings.work_dir, scan)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
     start_dataset(settings.output_dir, settings.bids_dir)
-    _threads(settings.omp_nthreads)
-    workflow = build_workflow(settings, scans)
-    if settings.write_graph:
-        workflow.write_graph(dotfilename=str(settings.work_dir / "graph.dot"), graph2use="colored", format="svg")
+    _set_threads(settings.omp_nthreads)
+    quiet_nipype(log_level(settings))
     plugin = plugin_of(settings)
-    plugin["plugin_args"]["status_callback"] = _callback(on_done)
+    workflow = build_workflow(settings, scans)
+    if settings.resource_monitor:
+        from nipype import config
+
+        config.enable_resource_monitor()
+    if settings.write_graph:
+        _draw(workflow, settings.work_dir / "graph.dot")
+    text, stopped = workflow_text(workflow), settings.stop_on_first_crash
     try:
-        workflow.run(**plugin)
-    except RuntimeError as error:
+        _execute(workflow, plugin, on_done)
+    except KeyboardInterrupt:
+        stopped = True
+        raise
+    except Exception as error:
         # nipype raises once all that could run has run; the verdicts say what failed
-        LOG.debug("workflow ended with: %s", error)
-    return collect(settings, scans, workflow_text(workflow))
+        LOG.debug("the workflow ended with: %s", error)
+    finally:
+        verdicts = collect(settings, scans, text, stopped=stopped)
+    return verdicts
+
+
+def _execute(workflow, plugin: dict, on_done: Callable[[], None]) -> None:
+    arguments = {**plugin["plugin_args"], "status_callback": _callback(on_done)}
+    if isinstance(plugin["plugin"], str):
+        workflow.run(plugin=plugin["plugin"], plugin_args=arguments)
+    else:
+        workflow.run(plugin=plugin["plugin"](plugin_args=arguments))
+
+
+def _draw(workflow, path: Path) -> None:
+    if shutil.which("dot") is None:
+        LOG.warning("no graph drawn: graphviz is not installed (its program `dot` is missing)")
+        return
+    workflow.write_graph(dotfilename=str(path), graph2use="colored", format="svg")
 
 
 def workflow_text(workflow) -> str:
@@ -110,17 +159,22 @@ def workflow_text(workflow) -> str:
     return next((node.__desc__ for node in scans if getattr(node, "__desc__", None)), "")
 
 
-def collect(settings: Settings, scans: list[Scan], text: str) -> list[Verdict]:
-    """Verdicts left by the nodes; tables, citation text, and stale outputs of failed scans taken away."""
-    from bids_cpmae.bids.sidecar import write_text
+def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool = False) -> list[Verdict]:
+    """Verdicts left by the nodes; tables, citation text, and stale outputs of failed scans taken away.
 
+    Parameters
+    ----------
+    stopped : bool
+        Whether the run may have ended before its end, so that a scan without a verdict was never come to.
+    """
     verdicts = []
     for scan in scans:
         path = verdict_path(settings.work_dir, scan)
         if path.exists():
             verdict = Verdict.load(path)
         else:
-            verdict = Verdict(scan.relative, scan.participant, scan.session, FAIL, SILENT_DEATH)
+            missing = (SKIPPED, NOT_REACHED) if stopped else (FAIL, SILENT_DEATH)
+            verdict = Verdict(scan.relative, scan.participant, scan.session, *missing)
         if verdict.verdict == FAIL:
             remove_outputs(settings.output_dir, outputs_of(scan.relative))
         verdicts.append(verdict)
@@ -131,14 +185,19 @@ def collect(settings: Settings, scans: list[Scan], text: str) -> list[Verdict]:
     return verdicts
 
 
-def _threads(count: int) -> None:
+def _set_threads(count: int) -> None:
     """Threads of the numerical libraries, before the workers import them."""
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(count)
 
 
 def _callback(on_done: Callable[[], None]):
+    done = set()
+
     def callback(node, status: str) -> None:
-        if status == "exception" or status == "end" and node.name == "publish_scan":
+        # node.fullname: run.participant.scan.node; nipype's Linear plugin reports nodes it left out as ended, too
+        scan = node.fullname.rpartition(".")[0]
+        if scan not in done and (status == "exception" or status == "end" and node.name == "publish_scan"):
+            done.add(scan)
             on_done()
 
     return callback

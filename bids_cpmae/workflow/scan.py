@@ -33,6 +33,7 @@ def init_scan_wf(
     identity_seed: int,
     noise_seed: int,
     device: str = "auto",
+    use_gpu: bool = False,
     weights: Path | None = None,
     weights_version: str = "",
 ) -> pe.Workflow:
@@ -52,6 +53,8 @@ def init_scan_wf(
         Root of the derivative.
     raw_sidecar, sidecar_settings : dict
         Fields of the raw sidecar, and what to say of how the scan was made.
+    use_gpu : bool
+        Whether the network's node waits for a slot of the GPU.
     mode, regions, identity_seed, noise_seed, device, weights, weights_version
         As in `bids_cpmae.api.reface`.
 
@@ -74,12 +77,10 @@ def init_scan_wf(
     remodel_face = pe.Node(
         RemodelFace(
             mode=mode, identity_seed=identity_seed, device=device, weights=str(weights or ""),
-            weights_version=weights_version,
+            weights_version=weights_version, use_gpu=use_gpu,
         ),
         name="remodel_face", mem_gb=MODEL_GB,
     )  # fmt: skip
-    # nipype counts the GPU's slots by this; on the CPU the node takes an ordinary one
-    remodel_face.interface.use_gpu = device == "cuda"
     compose_face = pe.Node(ComposeFace(noise_seed=noise_seed), name="compose_face", mem_gb=VOXEL_GB)
     certify_scan = pe.Node(CertifyScan(), name="certify_scan", mem_gb=VOXEL_GB)
     publish_scan = pe.Node(

@@ -1,0 +1,131 @@
+"""Verdicts, their tables, and publication."""
+
+import csv
+import json
+import os
+
+import pytest
+
+from bids_cpmae.bids.dataset import remove_outputs, start_dataset
+from bids_cpmae.bids.naming import outputs_of
+from bids_cpmae.bids.publish import publish_file, publish_scan
+from bids_cpmae.bids.verdicts import (
+    COLUMNS,
+    FAIL,
+    PASS,
+    REVIEW,
+    SKIPPED,
+    Verdict,
+    judge,
+    merge,
+    without_paths,
+    write_participant,
+)
+from bids_cpmae.cli import main
+from bids_cpmae.errors import OutputError
+
+RAW = "sub-01/anat/sub-01_T1w.nii.gz"
+
+
+def verdict(source=RAW, result=PASS, **more):
+    return Verdict(source, source[4:6], None, result, **more)
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def test_low_correlation_asks_for_a_look():
+    assert judge({"registration_correlation": 0.95}) == (PASS, "")
+    result, reason = judge({"registration_correlation": 0.3})
+    assert result == REVIEW and "0.30" in reason
+
+
+def test_a_verdict_survives_its_file(tmp_path):
+    made = verdict(result=FAIL, reason="why", measures={"brain_ml": 1.5})
+    assert Verdict.load(made.save(tmp_path / "v.json")) == made
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("/home/ann/raw/sub-01_T1w.nii.gz: truncated", "sub-01_T1w.nii.gz: truncated"),
+        ("cannot open '/scratch/j 1/work/x.npz' (no)", "cannot open 'x.npz' (no)"),
+        ("12 voxels/s, n/a, 3/4", "12 voxels/s, n/a, 3/4"),
+        ("in ~/data/x.nii and /a/b/", "in x.nii and b"),
+    ],
+)
+def test_no_path_of_the_machine_is_told(text, expected):
+    assert without_paths(text, "/scratch/j 1/work").replace("work/", "") == expected
+
+
+def test_table_is_one_line_a_scan_whatever_the_reason(tmp_path):
+    write_participant(tmp_path, "01", [verdict(result=FAIL, reason='tab\there\nand "there"')])
+    path, _ = merge(tmp_path)
+    (row,) = rows_of(path)
+    assert row["reason"] == 'tab here and "there"'
+    assert tuple(row) == COLUMNS
+    assert row["session_id"] == row["brain_ml"] == "n/a"
+    assert set(json.loads(path.with_suffix(".json").read_text())) == set(COLUMNS)
+
+
+def test_runs_add_up_and_a_later_verdict_wins(tmp_path):
+    other = "sub-01/anat/sub-01_run-2_T1w.nii.gz"
+    write_participant(tmp_path, "01", [verdict(), verdict(other, FAIL)])
+    write_participant(tmp_path, "02", [verdict("sub-02/anat/sub-02_T1w.nii.gz")])
+    write_participant(tmp_path, "01", [verdict(other, PASS)])
+    _, rows = merge(tmp_path)
+    assert [(row["source"], row["verdict"]) for row in rows] == [
+        (RAW, PASS), (other, PASS), ("sub-02/anat/sub-02_T1w.nii.gz", PASS),
+    ]  # fmt: skip
+
+
+def test_a_scan_not_come_to_keeps_its_earlier_line(tmp_path):
+    write_participant(tmp_path, "01", [verdict()])
+    write_participant(tmp_path, "01", [verdict(result=SKIPPED)])
+    assert merge(tmp_path)[1][0]["verdict"] == PASS
+    write_participant(tmp_path, "02", [verdict("sub-02/anat/sub-02_T1w.nii.gz", SKIPPED)])
+    assert merge(tmp_path)[1][1]["verdict"] == SKIPPED
+
+
+def test_group_level_merges(tmp_path, capsys):
+    (tmp_path / "raw").mkdir()
+    out = tmp_path / "out"
+    write_participant(out, "01", [verdict()])
+    write_participant(out, "02", [verdict("sub-02/anat/sub-02_T1w.nii.gz")])
+    assert main([str(tmp_path / "raw"), str(out), "group"]) == 0
+    assert len(rows_of(out / "desc-refacing_verdicts.tsv")) == 2
+    write_participant(out, "02", [verdict("sub-02/anat/sub-02_T1w.nii.gz", FAIL)])
+    assert main([str(tmp_path / "raw"), str(out), "group"]) == 1
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    written = tmp_path / "made.nii.gz"
+    written.write_bytes(b"new")
+    target = tmp_path / "out" / "sub-01_T1w.nii.gz"
+    publish_file(written, target)
+    assert target.read_bytes() == b"new"
+
+    def broken(source, goal):
+        raise OSError(28, "No space left on device")
+
+    written.write_bytes(b"newer")
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OutputError, match="No space"):
+        publish_file(written, target)
+    assert [path.read_bytes() for path in target.parent.iterdir()] == [b"new"]
+
+
+def test_a_scan_is_published_and_taken_back(tmp_path):
+    made = tmp_path / "made"
+    made.write_bytes(b"x")
+    start_dataset(tmp_path / "out", tmp_path)
+    publish_scan(tmp_path / "out", RAW, image=made, mask=made, raw_sidecar={"EchoTime": 1}, settings={"RandomSeed": 0},
+                 regions="face")  # fmt: skip
+    outputs = [tmp_path / "out" / path for path in outputs_of(RAW)]
+    assert all(path.exists() for path in outputs)
+    assert json.loads(outputs[1].read_text())["EchoTime"] == 1
+    remove_outputs(tmp_path / "out", outputs_of(RAW))
+    assert not any(path.exists() for path in outputs)
+    assert not list((tmp_path / "out").rglob("*.partial"))
