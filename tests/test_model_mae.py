@@ -28,7 +28,7 @@ def anatomy():
 def model(anatomy):
     torch.manual_seed(0)
     vqvae = VQVAEConfig(channels=(4, 4, 8), encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0), codes=16, code_dim=4)
-    mae = MAEConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, latent=4, code_dim=4)
+    mae = MAEConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, latent=4, code_dim=4, codes=16)
     return CPMAE(VQVAE(vqvae), VQVAE(vqvae), MaskedAutoencoder(mae), anatomy).eval()
 
 
@@ -82,7 +82,7 @@ def test_the_brain_is_put_back(model, scan, anatomy):
         assert np.array_equal(new[anatomy.brain], volume[anatomy.brain])
 
 
-@pytest.mark.parametrize("sampling", [SamplingConfig(steps=1), SamplingConfig(steps=3, temperature=0, soften=0.5)])
+@pytest.mark.parametrize("sampling", [SamplingConfig(steps=1), SamplingConfig(steps=3, temperature=0.5, snap=0.5)])
 def test_sampling_options_fill_every_masked_code(model, scan, sampling):
     volume, blank = scan
     new = model.remodel(volume, blank, sampling=sampling)

@@ -15,7 +15,7 @@ from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import downsample, resample
 from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
 
-BRAIN_MARGIN_MM = 4.0
+BRAIN_MARGIN_MM = 8.0
 COARSE_MM = 2.0
 FIELD_MM = 4.0
 

@@ -31,6 +31,8 @@ class MAEConfig:
         Length of the identity latent.
     code_dim : int
         Length of one code vector of either VQ-VAE.
+    codes : int
+        Size of the non-brain codebook.
     side : int
         Groups along one side of head space.
     """
@@ -41,6 +43,7 @@ class MAEConfig:
     decoder_depth: int = 4
     latent: int = 48
     code_dim: int = 16
+    codes: int = 1024
     side: int = 256 // STRIDE // GROUP
 
     def as_dict(self) -> dict:
@@ -153,7 +156,11 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, length)
         self.log_sharpness = nn.Parameter(torch.zeros(()))
+        self.log_prior = nn.Parameter(torch.zeros(config.codes))
         self.identity = IdentityEncoder(config)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("average", torch.zeros(config.side**3, length))
         self.register_buffer("latent_mean", torch.zeros(config.latent))
         self.register_buffer("latent_factor", torch.eye(config.latent))
 
@@ -195,9 +202,11 @@ class MaskedAutoencoder(nn.Module):
         context = torch.cat([context, z], 1)
         for block in self.decoder:
             x = block(x, context, latent)
-        return self.head(self.decoder_norm(x)).unflatten(-1, (CODES_PER_GROUP, self.config.code_dim))
+        # what is learned is how this head departs from the average one at the same place
+        found = self.average[at] + self.head(self.decoder_norm(x))
+        return found.unflatten(-1, (CODES_PER_GROUP, self.config.code_dim))
 
     def logits(self, predicted: Tensor, codebook: Tensor) -> Tensor:
-        """Log-odds (..., codes) of each code from predicted vectors (..., dim): the nearer, the likelier."""
+        """Log-odds (..., codes) of each code from predicted vectors (..., dim): the nearer and commoner, the likelier."""
         distance = codebook.square().sum(-1) - 2 * predicted @ codebook.T
-        return -distance * self.log_sharpness.exp()
+        return self.log_prior - distance * self.log_sharpness.exp()

@@ -47,12 +47,15 @@ class Places:
         Codes of these that are known all the same.
     skull, brain : ndarray (S,), (B,)
         Groups without a masked code, as context.
+    reach : ndarray (32, 32, 32), bool
+        Codes near enough to the head to have a place at all.
     """
 
     target: np.ndarray
     target_known: np.ndarray
     skull: np.ndarray
     brain: np.ndarray
+    reach: np.ndarray
 
     @classmethod
     def of(cls, masked: np.ndarray, anatomy: Anatomy) -> Places:
@@ -68,4 +71,5 @@ class Places:
         deep = cells(anatomy.brain, STRIDE * GROUP, how="all")
         skull = head & near & ~hidden.any(1).reshape(head.shape) & ~deep
         at = np.flatnonzero(target)
-        return cls(at, ~hidden[at], np.flatnonzero(skull), np.flatnonzero(brain))
+        reach = head.repeat(GROUP, 0).repeat(GROUP, 1).repeat(GROUP, 2)
+        return cls(at, ~hidden[at], np.flatnonzero(skull), np.flatnonzero(brain), reach)

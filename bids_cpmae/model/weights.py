@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -58,6 +59,7 @@ def save_weights(path: Path, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder)
                 tensors[f"{name}.{key}"] = value.detach().to(torch.float32 if exact else torch.float16).contiguous()
     shapes = {name: json.dumps(part.config.as_dict()) for name, part in parts.items()}
     save_file(tensors, path, metadata={"format": FORMAT, **shapes})
+    os.chmod(path, 0o644)
     return Path(path)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-CHECKPOINT_SECONDS = 180
+CHECKPOINT_SECONDS = 120
 REPORT_STEPS = 25
 
 
@@ -31,7 +31,7 @@ def train(
     out: Path,
     steps: int,
     peak_rate: float,
-    warmup: int = 200,
+    warmup: int = 80,
     device: str = "cpu",
     average: float = 0.0,
 ) -> nn.Module:

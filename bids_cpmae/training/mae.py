@@ -22,7 +22,7 @@ from bids_cpmae.training.loop import train
 from bids_cpmae.training.tokens import Encoders, build
 
 SHAPES = ("face", "block", "head")
-SHAPE_ODDS = (0.8, 0.12, 0.08)
+SHAPE_ODDS = (0.88, 0.07, 0.05)
 CONTEXT_MOST = 256
 
 
@@ -50,6 +50,9 @@ class TokenBank:
         chosen = [self.heads[i] for i in rng.integers(len(self.heads), size=few)]
         masked = self._mask(chosen[0], shape, rng)
         places = Places.of(masked, self.anatomy)
+        if not len(places.target):  # a block in plain air: nothing to learn from
+            masked = self._mask(chosen[0], "head", rng)
+            places = Places.of(masked, self.anatomy)
         full = torch.from_numpy(np.stack([head["full"][rng.integers(len(head["full"]))] for head in chosen])).long()
         # the app sees its context with the face blanked; other shapes have no blanked codes and do without the rim
         seen = torch.from_numpy(np.stack([head["blank"] for head in chosen])).long() if shape == "face" else full
@@ -103,16 +106,25 @@ def _some(index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """``vector`` of the squared error of code vectors, ``kl`` of one latent against the sum over codes."""
+    """Of the evidence bound: a code vector's error counts as Gaussian noise of ``noise`` times the codes' variance.
 
-    vector: float = 0.5
-    kl: float = 2.0
+    ``kl`` weighs one latent's divergence against the sum over codes; it grows from 0 over ``ramp`` steps, because a
+    latent that costs from the start is never taken up.
+    """
+
+    noise: float = 0.25
+    kl: float = 1.0
+    ramp: int = 200
 
 
 def forward_loss(
-    model: MaskedAutoencoder, skull_book: Tensor, brain_book: Tensor, batch: dict[str, Tensor], weights: LossWeights
+    model: MaskedAutoencoder, skull_book: Tensor, brain_book: Tensor, batch: dict[str, Tensor], kl_weight: float,
+    noise: float,
 ) -> dict[str, Tensor]:
-    """Cross-entropy of the masked codes and squared error of their expected vectors, plus the latent's KL."""
+    """Squared error of the masked codes' vectors and the latent's KL: the evidence bound of a Gaussian decoder.
+
+    The odds of single codes are calibrated beside it (sharpness and prior), without a gradient into the transformer.
+    """
     target = F.embedding(batch["target"], skull_book)
     mean, log_variance = model.identity(target.flatten(2), model.place[batch["target_at"]])
     latent = mean + torch.randn_like(mean) * (log_variance / 2).exp()
@@ -126,15 +138,15 @@ def forward_loss(
     vectors = F.embedding(codes, skull_book) * known[..., None]
     predicted = model.forward_decoder(context, vectors.flatten(2), known.float(), batch["target_at"], latent)
     hidden = ~known
-    logits = model.logits(predicted[hidden].float(), skull_book)
-    entropy = F.cross_entropy(logits, batch["target"][hidden])
-    expected = logits.softmax(-1) @ skull_book
-    scale = skull_book.var(0).sum()
-    vector = (expected - target[hidden]).square().sum(-1).mean() / scale
+    found, wanted = predicted[hidden].float(), target[hidden]
+    variance = skull_book.var(0).sum()
+    vector = (found - wanted).square().sum(-1).mean() / variance
+    entropy = F.cross_entropy(model.logits(found.detach(), skull_book), batch["target"][hidden])
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
     count = hidden.sum() / len(hidden)
-    loss = entropy + weights.vector * vector + weights.kl * kl / count
-    return {"loss": loss, "entropy": entropy, "vector": vector, "kl": kl}
+    dim = skull_book.shape[1]
+    loss = dim * vector / (2 * noise) + kl_weight * kl / count + 0.1 * entropy
+    return {"loss": loss, "vector": vector, "entropy": entropy, "kl": kl}
 
 
 def build_and_train(
@@ -144,18 +156,32 @@ def build_and_train(
     torch.manual_seed(0)
     anatomy = shipped_anatomy()
     bank = TokenBank(tokens, anatomy, batch)
-    model = MaskedAutoencoder(MAEConfig(code_dim=skull.config.code_dim))
+    model = MaskedAutoencoder(MAEConfig(code_dim=skull.config.code_dim, codes=skull.config.codes))
+    set_average(model, skull.codebook.vectors, bank)
+    weights = LossWeights()
     books = skull.codebook.vectors.detach(), brain.codebook.vectors.detach()
 
     def losses(step: int) -> dict[str, Tensor]:
         torch.manual_seed(step)
         with torch.autocast("cpu", torch.bfloat16):
-            return forward_loss(model, *books, bank(step), LossWeights())
+            return forward_loss(
+                model, *books, bank(step), weights.kl * min(1.0, step / weights.ramp), weights.noise
+            )  # fmt: skip
 
     model = train(model, losses, out=out, steps=steps, peak_rate=rate, average=0.995)
     fit_latents(model, books[0], bank)
     torch.save({"config": model.config.as_dict(), "state": model.state_dict()}, out / "weights.pt")
     return model
+
+
+@torch.no_grad()
+def set_average(model: MaskedAutoencoder, skull_book: Tensor, bank: TokenBank) -> None:
+    """The mean code vectors of all training heads at each place, which predictions start from."""
+    total = torch.zeros_like(model.average)
+    for head in bank.heads:
+        vectors = F.embedding(group(torch.from_numpy(head["full"]).long()), skull_book)
+        total += vectors.mean(0).flatten(1)
+    model.average.copy_(total / len(bank.heads))
 
 
 @torch.no_grad()
