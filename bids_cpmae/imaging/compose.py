@@ -24,7 +24,7 @@ GAIN_LIMITS = (0.4, 2.5)
 MEMBRANE_SCALES = ({1.0: 1.0}, {2.0: 0.3, 4.0: 0.1})
 MEMBRANE_BLOCK_MM = 2.0
 MEMBRANE_FADE = 0.01
-TISSUE = 0.25
+TISSUE, EDGE = 0.25, 0.1
 RESIDUE = (0.03, 0.08)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
@@ -69,7 +69,7 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     scan_tissue = ~inside & (scan > TISSUE * level)
 
     new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing)
-    new = match_sharpness(scan, new, scan_tissue & (new > TISSUE * level))
+    new = match_sharpness(scan, new, ~inside & (np.maximum(scan, new) > EDGE * level))
     background = Background.of(known, air, box, spacing, fallback=quiet_sigma(scan, scan_tissue, spacing))
     grain = Grain.missing(
         scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma,
@@ -126,15 +126,18 @@ def match_gain(scan: np.ndarray, new: np.ndarray, tissue: np.ndarray, spacing: n
     return new * gain
 
 
-def match_sharpness(scan: np.ndarray, new: np.ndarray, tissue: np.ndarray) -> np.ndarray:
-    """The new head blurred along each axis along which it is clearly sharper than the scan in ``tissue``."""
+def match_sharpness(scan: np.ndarray, new: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The new head blurred along each axis along which it is clearly sharper than the scan in ``where``.
+
+    That has to hold skin and what is left of its blur, for it is at its edges that a head shows how sharp it is.
+    """
     for axis in range(3):
-        target = _roughness(scan, tissue, axis)
-        if target == 0 or _roughness(new, tissue, axis) <= SHARPER * target:
+        target = _roughness(scan, where, axis)
+        if target == 0 or _roughness(new, where, axis) <= SHARPER * target:
             continue
         for width in BLURS:
             blurred = gaussian_filter1d(new, width, axis, truncate=3)
-            if _roughness(blurred, tissue, axis) <= target:
+            if _roughness(blurred, where, axis) <= target:
                 break
         new = blurred
     return new
