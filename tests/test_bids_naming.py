@@ -16,8 +16,13 @@ NAMES = {
     ),
     "sub-01/ses-a/anat/sub-01_ses-a_task-rest_acq-m_ce-g_rec-n_run-2_echo-1_part-mag_chunk-3_T1w.nii": (
         "sub-01/ses-a/anat/sub-01_ses-a_task-rest_acq-m_ce-g_rec-n_run-2_echo-1_part-mag_chunk-3_desc-refaced_T1w.nii",
+        # BIDS has no defacemask with echo or part, but a derivative's mask
         "sub-01/ses-a/anat/"
-        "sub-01_ses-a_task-rest_acq-m_ce-g_rec-n_run-2_mod-T1w_echo-1_part-mag_chunk-3_desc-face_defacemask.nii.gz",
+        "sub-01_ses-a_task-rest_acq-m_ce-g_rec-n_run-2_echo-1_part-mag_chunk-3_desc-faceT1w_mask.nii.gz",
+    ),
+    "sub-01/anat/sub-01_task-rest_acq-m_ce-g_rec-n_run-2_chunk-3_T1w.nii.gz": (
+        "sub-01/anat/sub-01_task-rest_acq-m_ce-g_rec-n_run-2_chunk-3_desc-refaced_T1w.nii.gz",
+        "sub-01/anat/sub-01_task-rest_acq-m_ce-g_rec-n_run-2_mod-T1w_chunk-3_desc-face_defacemask.nii.gz",
     ),
 }
 

@@ -9,6 +9,9 @@ from pathlib import PurePosixPath
 BEFORE_MOD = ("sub", "tpl", "ses", "cohort", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain",
               "rec", "dir", "run")  # fmt: skip
 
+# entities that BIDS grants a T1w image but not its defacemask; the mask of a derivative may have them
+NOT_IN_DEFACEMASK = ("echo", "part")
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -33,6 +36,8 @@ def outputs_of(relative: str) -> Outputs:
     after = [part for part in entities if part.split("-")[0] not in BEFORE_MOD]
     image = "_".join([*entities, "desc-refaced", suffix])
     mask = "_".join([*before, f"mod-{suffix}", *after, "desc-face", "defacemask"])
+    if any(part.split("-")[0] in NOT_IN_DEFACEMASK for part in entities):
+        mask = "_".join([*entities, f"desc-face{suffix}", "mask"])
     folder = source.parent
     return Outputs(
         folder / f"{image}{extension}", folder / f"{image}.json", folder / f"{mask}.nii.gz", folder / f"{mask}.json"

@@ -79,6 +79,7 @@ def image_sidecar(relative: str, raw: dict, *, settings: dict, regions: str) -> 
 def mask_sidecar(relative: str, regions: str) -> dict:
     """Sidecar of a mask."""
     return {
+        "Type": "Face",
         "Description": f"Voxels replaced ({regions}): 1 = replaced by synthetic ones, 0 = identical to the source.",
         "SkullStripped": False,
         "Sources": [f"bids:{RAW}:{relative}"],

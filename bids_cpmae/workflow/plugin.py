@@ -41,6 +41,13 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         self.pool.shutdown(wait=False)
         self.pool = self._new_pool()
 
+    def run(self, graph, config, updatehash=False):
+        """Run the graph; however that ends, no worker goes on behind the caller's back."""
+        try:
+            super().run(graph, config, updatehash=updatehash)
+        finally:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
     def _submit_job(self, node, updatehash=False):
         self._renew_pool()
         task = super()._submit_job(node, updatehash=updatehash)
