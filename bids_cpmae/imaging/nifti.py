@@ -173,7 +173,8 @@ def _parse(content: bytes, name: str, path: Path | None) -> SourceImage:
     needed, there = int(np.prod(shape)) * dtype.itemsize, len(content) - mended.get_data_offset()
     if there < needed:
         raise ScanError(f"{name}: truncated, {there} of {needed} bytes of voxels; restore the file or export it again")
-    stored = mended.raw_data_from_fileobj(file)
+    # files are written first axis fastest; everything that follows is faster the other way round
+    stored = np.ascontiguousarray(mended.raw_data_from_fileobj(file))
     slope, inter = mended.get_slope_inter()
     return SourceImage(
         header=header, affine=np.asarray(mended.get_best_affine(), np.float64), stored=stored,
