@@ -29,6 +29,10 @@ RESIDUE = (0.03, 0.08)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
 
+# in voxels of this size fine detail is anatomy, and as grain would be gravel on the skin: there grain stays at the
+# noise of its quietest tissue (1.3: the quietest tenth reads low)
+LARGE_VOXEL_MM, GRAIN_MOST = 1.5, 1.3
+
 
 def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Put a synthetic head under the mask of a scan.
@@ -70,10 +74,13 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
 
     new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing)
     new = match_sharpness(scan, new, ~inside & (np.maximum(scan, new) > EDGE * level))
-    background = Background.of(known, air, box, spacing, fallback=quiet_sigma(scan, scan_tissue, spacing))
+    quiet = quiet_sigma(scan, scan_tissue, spacing)
+    background = Background.of(known, air, box, spacing, fallback=quiet)
+    large = np.prod(spacing) ** (1 / 3) > LARGE_VOXEL_MM
+    most = GRAIN_MOST * quiet if large else np.inf if background.seen else background.sigma
     grain = Grain.missing(
         scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma,
-        most=np.inf if background.seen else background.sigma,
+        most=most,
     )  # fmt: skip
 
     # the mean of a magnitude image: the signal, and the noise floor where there is none
