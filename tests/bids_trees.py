@@ -59,5 +59,5 @@ def write_tiny_weights(path: Path) -> Path:
         shape = VQVAEConfig(
             channels=(4, 4, 8), encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0), codes=16, code_dim=4
         )
-        mae = MAEConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, latent=4, code_dim=4)
+        mae = MAEConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, latent=4, code_dim=4, codes=16)
         return save_weights(path, VQVAE(shape), VQVAE(shape), MaskedAutoencoder(mae))
