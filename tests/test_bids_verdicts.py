@@ -89,6 +89,15 @@ def test_a_scan_not_come_to_keeps_its_earlier_line(tmp_path):
     assert merge(tmp_path)[1][1]["verdict"] == SKIPPED
 
 
+def test_lines_of_another_version_are_kept(tmp_path):
+    path = write_participant(tmp_path, "01", [verdict(measures={"voxels_mask": 3})])
+    path.write_text(path.read_text().replace("brain_voxels_changed", "renamed"))
+    _, rows = merge(tmp_path)
+    (row,) = rows_of(tmp_path / "desc-refacing_verdicts.tsv")
+    assert tuple(row) == COLUMNS
+    assert (row["voxels_mask"], row["brain_voxels_changed"]) == ("3", "n/a")
+
+
 def test_group_level_merges(tmp_path, capsys):
     (tmp_path / "raw").mkdir()
     out = tmp_path / "out"

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -66,3 +68,14 @@ def test_a_worker_killed_again_and_again_fails_alone(tmp_path):
     assert error is not None
     assert ("always", "exception") in ended and ("fine", "end") in ended
     assert (tmp_path / "always.txt").stat().st_size == 2
+
+
+def test_a_worker_leaves_with_its_run():
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    code = f"from bids_cpmae.workflow.plugin import leave_with; leave_with({parent.pid})"
+    worker = subprocess.Popen([sys.executable, "-c", code])
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(2)
+    parent.kill()
+    parent.wait()
+    assert worker.wait(120) == 1

@@ -11,6 +11,7 @@ import pytest
 from bids_trees import write_dataset, write_head, write_scan, write_tiny_weights
 
 from bids_cpmae.bids.validation import errors_of, find_validator
+from bids_cpmae.bids.verdicts import MEASURES
 from bids_cpmae.cli import main
 from bids_cpmae.workbench import main as workbench
 
@@ -93,6 +94,8 @@ def test_outside_the_mask_all_is_as_it_was(place):
     row = verdicts(place)[GOOD]
     assert int(row["brain_voxels_changed"]) == 0 < int(row["brain_voxels"])
     assert int(row["voxels_mask"]) == mask.sum()
+    assert int(row["voxels_total"]) == mask.size
+    assert "n/a" not in [row[name] for name in MEASURES]
 
 
 def test_nothing_private_is_in_the_tree(place):

@@ -18,7 +18,7 @@ MEASURES = {
     "registration_correlation": "Pearson correlation of the template and the registered scan",
     "mask_share": "Share of the field of view that was replaced",
     "brain_ml": "Volume of the registered template brain in ml",
-    "voxels": "Voxels of the scan",
+    "voxels_total": "Voxels of the scan",
     "voxels_mask": "Voxels under the mask",
     "voxels_changed": "Voxels whose stored value changed",
     "brain_voxels": "Voxels of the registered template brain",
@@ -84,7 +84,8 @@ def judge(measures: dict[str, float]) -> tuple[str, str]:
 
 def _tsv(rows: list[dict]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n")
+    # lines of another version may have other columns
+    writer = csv.DictWriter(text, COLUMNS, restval=MISSING, extrasaction="ignore", delimiter="\t", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -11,6 +14,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializ
 
 KILLED = "a worker process was killed, most likely for want of memory"
 ATTEMPTS = 2
+WATCH_S = 5
 
 
 def quiet_nipype(level: int) -> None:
@@ -21,10 +25,21 @@ def quiet_nipype(level: int) -> None:
         logger.propagate = False
 
 
-def start_worker(cwd: str, level: int) -> None:
+def start_worker(cwd: str, level: int, parent: int) -> None:
     """What a worker process does first."""
     process_initializer(cwd)
     quiet_nipype(level)
+    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
+
+
+def leave_with(parent: int) -> None:
+    """End this process when another is gone: the worker of a killed run would keep its memory and wait for ever."""
+    while True:
+        try:
+            os.kill(parent, 0)
+        except OSError:
+            os._exit(1)
+        time.sleep(WATCH_S)
 
 
 class SturdyMultiProcPlugin(MultiProcPlugin):
@@ -84,6 +99,6 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             max_workers=self.processors, initializer=start_worker,
-            initargs=(self._cwd, self.plugin_args.get("log_level", logging.CRITICAL)),
+            initargs=(self._cwd, self.plugin_args.get("log_level", logging.CRITICAL), os.getpid()),
             mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context")),
         )  # fmt: skip
