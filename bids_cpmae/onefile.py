@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="as --random-seed of bids-cpmae (default: %(default)s)")
     parser.add_argument("--participant-label", "--participant_label", metavar="LABEL",
-                        help="decides, with the seed, who the new face is (default: sub- of the file's name)")  # fmt: skip
+                        help="with the seed decides who the new face is (default: sub- of the name)")  # fmt: skip
     parser.add_argument("--mode", choices=("face", "head"), default="face", help="default: %(default)s")
     parser.add_argument(
         "--regions", nargs="+", choices=("face", "ears"), default=["face", "ears"], help="default: face ears"
