@@ -29,9 +29,9 @@ RESIDUE = (0.03, 0.08)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
 
-# in voxels of this size fine detail is anatomy, and as grain would be gravel on the skin: there grain stays at the
-# noise of its quietest tissue (1.3: the quietest tenth reads low)
-LARGE_VOXEL_MM, GRAIN_MOST = 1.5, 1.3
+# grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth: fine anatomy that a
+# soft face lacks would as grain be gravel on the skin, and the more so in large voxels
+LARGE_VOXEL_MM, GRAIN_MOST, GRAIN_MOST_LARGE = 1.5, 2.2, 1.3
 
 
 def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -76,8 +76,8 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     new = match_sharpness(scan, new, ~inside & (np.maximum(scan, new) > EDGE * level))
     quiet = quiet_sigma(scan, scan_tissue, spacing)
     background = Background.of(known, air, box, spacing, fallback=quiet)
-    large = np.prod(spacing) ** (1 / 3) > LARGE_VOXEL_MM
-    most = GRAIN_MOST * quiet if large else np.inf if background.seen else background.sigma
+    times = GRAIN_MOST_LARGE if np.prod(spacing) ** (1 / 3) > LARGE_VOXEL_MM else GRAIN_MOST
+    most = times * quiet if background.seen else background.sigma
     grain = Grain.missing(
         scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma,
         most=most,
