@@ -67,7 +67,7 @@ def test_training_step_lowers_the_error():
     model = VQVAE(TINY).train()
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     volume = torch.zeros(2, 1, 32, 32, 32)
-    volume[:, :, 8:24, 8:24, 8:24] = 0.8
+    volume[:, :, 4:28, 4:28, 4:28] = 0.8
     known = torch.ones_like(volume)
     errors = []
     for step in range(120):
@@ -75,9 +75,10 @@ def test_training_step_lowers_the_error():
             z = model.features(volume, known).detach().movedim(1, -1).reshape(-1, TINY.code_dim)
             model.codebook.initialise(z)
         found = model(volume, known)[0] if step >= 40 else model.decoder(model.features(volume, known))
-        loss = (found - volume).abs().mean()
+        loss = (found - volume).pow(2).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         errors.append(loss.item())
-    assert errors[-1] < 0.5 * errors[0]
+    # a constant reaches the volume's variance, 0.16; the picture itself has to come back
+    assert errors[-1] < 0.05

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_cpmae.imaging.headspace import CoordinateMap, grid_points
+from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, grid_points
+from bids_cpmae.imaging.resample import downsample
 
 LPS = np.array([-1.0, -1.0, 1.0])
+REGISTRATION_MM = 4.0
 START_PITCHES = (0.0, -20.0, 20.0)
 
 
@@ -24,6 +26,11 @@ class Grid:
 
     data: np.ndarray
     affine: np.ndarray
+
+    def coarser(self) -> Grid:
+        """The same field of view at `REGISTRATION_MM`."""
+        affine, shape = covering_grid(self.affine, self.data.shape, REGISTRATION_MM)
+        return Grid(downsample(self.data, self.affine, affine, shape), affine)
 
     def to_ants(self):
         """The same volume as an ANTs image in LPS."""
@@ -128,7 +135,7 @@ def register(
     Parameters
     ----------
     fixed, moving : Grid
-        About 2 mm; intensities of any scale.
+        Of any scale of intensities; seen at 4 mm, finer detail plays no part.
     folder : Path
         Where ANTs may write its transforms; they live as long as the folder does.
     fixed_mask : ndarray of bool, optional
@@ -146,13 +153,16 @@ def register(
 
     _repeatable(seed)
     folder = Path(folder)
-    target, source = fixed.to_ants(), moving.to_ants()
-    mask = None if fixed_mask is None else Grid(fixed_mask.astype(np.float32), fixed.affine).to_ants()
+    target, source = fixed.coarser().to_ants(), moving.coarser().to_ants()
+    mask = None
+    if fixed_mask is not None:
+        seen = Grid(fixed_mask.astype(np.float32), fixed.affine).coarser()
+        mask = Grid((seen.data > 0.5).astype(np.float32), seen.affine).to_ants()
     best = None
     for number, start in enumerate(_starts(target, source, folder)):
         rigid = ants.registration(
             target, source, "Rigid", initial_transform=start, outprefix=str(folder / f"rigid{number}_"),
-            aff_iterations=(100, 50), aff_shrink_factors=(6, 4), aff_smoothing_sigmas=(3, 2), mask=mask,
+            aff_iterations=(100, 50), aff_shrink_factors=(3, 2), aff_smoothing_sigmas=(1.5, 1), mask=mask,
             mask_all_stages=True,
         )  # fmt: skip
         score = _similarity(target, rigid["warpedmovout"], mask)
@@ -162,13 +172,13 @@ def register(
             break
     result = ants.registration(
         target, source, "Affine", initial_transform=best[1], outprefix=str(folder / "affine_"),
-        aff_iterations=(150, 60), aff_shrink_factors=(4, 2), aff_smoothing_sigmas=(2, 1), mask=mask,
+        aff_iterations=(150, 60), aff_shrink_factors=(2, 1), aff_smoothing_sigmas=(1, 0.5), mask=mask,
         mask_all_stages=True,
     )  # fmt: skip
     if deformable:
         result = ants.registration(
             target, source, "SyNOnly", initial_transform=result["fwdtransforms"],
-            outprefix=str(folder / "syn_"), reg_iterations=(40, 20, 0), syn_metric="mattes", syn_sampling=32,
+            outprefix=str(folder / "syn_"), reg_iterations=(40, 20), syn_metric="mattes", syn_sampling=32,
             flow_sigma=3, total_sigma=0.5, mask=mask, mask_all_stages=True,
         )  # fmt: skip
     similarity = _similarity(target, result["warpedmovout"], mask)
