@@ -128,8 +128,8 @@ def reface(
     """
     with tempfile.TemporaryDirectory(prefix="bids_cpmae_") as folder:
         made = _reface_into(
-            Path(folder), image, ".nii", seed=seed, participant=participant, mode=mode, regions=regions,
-            device=device, weights=weights,
+            Path(folder), image, "image.nii", "mask.nii", seed=seed, participant=participant, mode=mode,
+            regions=regions, device=device, weights=weights,
         )  # fmt: skip
         images = [made.kind.from_bytes(path.read_bytes()) for path in (made.image, made.mask)]
     return Refaced(images[0], images[1], made.certificate, made.measures)
@@ -146,16 +146,16 @@ class _Made:
     kind: type[nib.Nifti1Image]
 
 
-def _reface_into(folder, image, suffix, *, seed, participant, mode, regions, device, weights) -> _Made:
+def _reface_into(folder, image, name, mask_name, *, seed, participant, mode, regions, device, weights) -> _Made:
     source = load_source(image)
-    name = source.path or (image.get_filename() if hasattr(image, "get_filename") else None)
-    identity = identity_seed(seed, participant or participant_of(name))
+    origin = source.path or (image.get_filename() if hasattr(image, "get_filename") else None)
+    identity = identity_seed(seed, participant or participant_of(origin))
     located = locate_face(source, mode=mode, regions=tuple(regions))
     stored = replace_face(
         source, located.mask, mode=mode, seed=seed, identity=identity, device=device, weights=weights
     )  # fmt: skip
-    written = save_like(source, stored, folder / f"refaced{suffix}")
-    mask = save_mask(source, located.mask, folder / f"mask{suffix}")
+    written = save_like(source, stored, folder / name)
+    mask = save_mask(source, located.mask, folder / mask_name)
     certificate = certify(source, written, located.mask, located.brain)
     kind = nib.Nifti2Image if isinstance(source.header, nib.Nifti2Header) else nib.Nifti1Image
     return _Made(written, mask, certificate, located.measures, kind)
@@ -184,11 +184,10 @@ def reface_file(source: Path, target: Path, *, mask_out: Path | None = None, **o
     defaults = {"seed": 0, "participant": None, "mode": "face", "regions": ("face", "ears"), "device": "cpu"}
     options = {**defaults, "weights": None, **options}
     with tempfile.TemporaryDirectory(prefix=".bids_cpmae_", dir=target.absolute().parent) as folder:
-        suffix = ".nii.gz" if target.name.endswith(".gz") else ".nii"
-        made = _reface_into(Path(folder), source, suffix, **options)
+        names = (f"image_{target.name}", f"mask_{mask_out.name}" if mask_out else "mask.nii")
+        made = _reface_into(Path(folder), source, *names, **options)
         if mask_out:
-            mask = np.asanyarray(made.kind.from_filename(made.mask).dataobj) > 0
-            publish_file(save_mask(load_source(source), mask, Path(folder) / f"out_{mask_out.name}"), mask_out)
+            publish_file(made.mask, mask_out)
         publish_file(made.image, target)
     return made.certificate
 

@@ -1,12 +1,8 @@
 """Heads to test on: the template's average head, which is nobody's, in whatever file form a test asks for."""
 
-import json
-import os
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pytest
 
 from bids_cpmae.imaging.headspace import head_affine
 from bids_cpmae.imaging.template import load_template
@@ -35,33 +31,3 @@ def as_image(values: np.ndarray, affine: np.ndarray, dtype=np.int16, **header) -
     for name, value in header.items():
         image.header[name] = value
     return image
-
-
-def write_dataset(root: Path, scans: dict[str, nib.Nifti1Image]) -> Path:
-    """A raw BIDS dataset with the images at the given relative paths."""
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "dataset_description.json").write_text(json.dumps({"Name": "test", "BIDSVersion": "1.10.0"}))
-    (root / "README").write_text("A dataset for tests.\n")
-    for relative, image in scans.items():
-        path = root / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(image, path)
-        sidecar = {"EchoTime": 0.003, "PatientName": "Jane Doe", "AcquisitionTime": "12:00:00", "FlipAngle": 9}
-        path.with_name(path.name.removesuffix(".nii.gz") + ".json").write_text(json.dumps(sidecar))
-    return root
-
-
-@pytest.fixture(scope="session")
-def head_image() -> nib.Nifti1Image:
-    """The average head, int16, 2 mm, RAS."""
-    return as_image(*average_head())
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real heads, or a skip."""
-    here = Path(__file__).resolve().parents[1]
-    folder = Path(os.environ.get("BIDS_CPMAE_TEST_DATA") or here.parent / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip("no real heads here: set BIDS_CPMAE_TEST_DATA to their folder")
-    return folder

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pytest
 
 DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 SECRET = b"Jane Doe"
@@ -132,15 +131,3 @@ def make_phantom(folder: Path, case: Case = CASES["RAS"], *, noise: float = 8.0)
     affine = grid_affine(case)
     path = write_nifti(folder / f"sub-01_T1w{case.suffix}", stored.reshape(case.shape), affine, case)
     return Phantom(path, stored * slope + inter, face, brain, affine)
-
-
-@pytest.fixture(params=CASES)
-def phantom(request, tmp_path) -> Phantom:
-    """One phantom of every kind."""
-    return make_phantom(tmp_path, CASES[request.param])
-
-
-@pytest.fixture()
-def plain_phantom(tmp_path) -> Phantom:
-    """An ordinary one, 4 mm, RAS, int16."""
-    return make_phantom(tmp_path)

@@ -222,7 +222,8 @@ def test_real_scan(real_data):
     values = values_of(source, compose_face(source, face, synthetic.astype(np.float32), seed=0))
     assert border_step(values, face, spacing) <= 1.2 * border_step(data, face, spacing)
     smooth = gaussian_filter(data, 2 / spacing)
-    air = face & ~binary_dilation(smooth > 45, iterations=4)
+    # plain air: ghosts of the eyes, brighter than that, are not drawn anew
+    air = face & ~binary_dilation(smooth > 12, iterations=4)
     tissue = face & binary_erosion(smooth > 120, iterations=2)
     assert air.sum() > 1000 and tissue.sum() > 1000
     assert noise_level(values, air, spacing) == pytest.approx(noise_level(data, air, spacing), rel=0.15)

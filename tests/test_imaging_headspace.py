@@ -34,7 +34,8 @@ def test_mirroring_the_first_axis_mirrors_the_head():
 
 def test_covering_grid_holds_every_corner():
     angle = np.deg2rad(20)
-    affine = np.array([[0, -np.sin(angle), np.cos(angle), 5], [-1.2, 0, 0, 3], [0, 2 * np.cos(angle), np.sin(angle), 1], [0, 0, 0, 1]])
+    cos, sin = np.cos(angle), np.sin(angle)
+    affine = np.array([[0, -sin, cos, 5], [-1.2, 0, 0, 3], [0, 2 * cos, sin, 1], [0, 0, 0, 1]])
     shape = (30, 20, 40)
     cover, size = covering_grid(affine, shape, 2.0)
     index = apply_affine(np.linalg.inv(cover), apply_affine(affine, np.array([[0, 0, 0], [29, 19, 39], [29, 0, 39]])))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from heads import head_image, real_data  # noqa: F401
 
 from bids_cpmae.api import reface, replace_face
 from bids_cpmae.imaging.facemask import locate_face

@@ -7,7 +7,7 @@ synthetic head alone.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import binary_dilation, gaussian_filter1d
 
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.air import Background, find_air
@@ -25,7 +25,10 @@ MEMBRANE_SCALES = ({1.0: 1.0}, {2.0: 0.3, 4.0: 0.1})
 MEMBRANE_BLOCK_MM = 2.0
 MEMBRANE_FADE = 0.01
 TISSUE, EDGE = 0.25, 0.1
-RESIDUE = (0.03, 0.08)
+# a drawn head fades into the air over several millimetres, where noise would break its skin up: what is faint next to air
+# goes, and grain sets in only where there is tissue for certain
+HAZE, HAZE_MM = (0.08, 0.3), 6.0
+GRAIN_FROM = (0.2, 0.5)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
 
@@ -69,7 +72,7 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
         raise ScanError("there is no tissue outside the face mask to match a new face to; is this the scan of a head?")
     air = find_air(known, ~mask, level, spacing)
     box = mask_box(mask, source.affine, RING_MM)
-    inside, scan, new = mask[box], known[box], _without_residue(synthetic[box], level)
+    inside, scan, new = mask[box], known[box], _without_haze(synthetic[box], level, spacing)
     scan_tissue = ~inside & (scan > TISSUE * level)
 
     new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing)
@@ -101,10 +104,12 @@ def tissue_level(values: np.ndarray) -> float:
     return float(np.median(bright)) if bright.size else 0.0
 
 
-def _without_residue(synthetic: np.ndarray, level: float) -> np.ndarray:
-    """The synthetic head with the faint haze that a network leaves in air taken away."""
-    low, high = (share * level for share in RESIDUE)
-    return np.maximum(synthetic, 0) * smooth_step(synthetic, low, high)
+def _without_haze(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
+    """The synthetic head without the haze that a network leaves in and next to air; faint tissue inside is kept."""
+    low, high = (share * level for share in HAZE)
+    reach = max(1, round(HAZE_MM / float(spacing.min())))
+    haze = binary_dilation(synthetic < low, iterations=reach, mask=synthetic < high)
+    return np.where(haze, np.maximum(synthetic, 0) * smooth_step(synthetic, low, high), synthetic)
 
 
 def smooth_step(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
@@ -186,7 +191,8 @@ def _with_noise(
     white = rng.standard_normal(new.shape, dtype=np.float32)
     in_air = background.deviate(grained(white, background.correlation))
     in_tissue = grain.scaled(new) * grained(white, grain.correlation)
-    share = smooth_step(new, floor, floor + np.maximum(2 * floor, 0.1 * level))
+    low, high = (np.maximum(floor, share * level) for share in GRAIN_FROM)
+    share = smooth_step(new, low, np.maximum(high, low + 0.1 * level))
     # reflected at zero, as a magnitude is
     return np.abs(new + in_air + share * (in_tissue - in_air))
 

@@ -24,7 +24,8 @@ def sample_points(volumes: np.ndarray, index: np.ndarray, *, outside: str = "zer
     unit = ((2 * index + 1) / size - 1)[..., ::-1].astype(np.float32)
     source = torch.from_numpy(np.ascontiguousarray(volumes, np.float32))[None]
     flat = torch.from_numpy(np.ascontiguousarray(unit)).reshape(1, -1, 1, 1, 3)
-    out = grid_sample(source, flat, mode="bilinear", padding_mode="border" if outside == "edge" else "zeros", align_corners=False)
+    padding = "border" if outside == "edge" else "zeros"
+    out = grid_sample(source, flat, mode="bilinear", padding_mode=padding, align_corners=False)
     return np.ascontiguousarray(out.reshape(volumes.shape[0], -1).T.numpy()).reshape(*index.shape[:-1], -1)
 
 

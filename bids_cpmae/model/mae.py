@@ -1,8 +1,9 @@
 """Masked autoencoder over code groups, conditioned on the brain and on one identity latent.
 
-Eight codes of a 2 x 2 x 2 cube make one transformer token (16 mm). The encoder sees what is known: the brain's groups
-and the non-brain groups outside the mask. The decoder fills the masked groups: they attend to one another and to the
-encoded context, and are steered by the identity latent, in which all of a face's chance sits, so that it hangs together.
+Eight codes of a 2 x 2 x 2 cube make one transformer token (16 mm). The encoder sees what is known: the brain's
+groups and the non-brain groups outside the mask. The decoder fills the masked groups: they attend to one another and
+to the encoded context, and are steered by the identity latent, in which all of a face's chance sits, so that it hangs
+together.
 """
 
 from __future__ import annotations
@@ -207,6 +208,6 @@ class MaskedAutoencoder(nn.Module):
         return found.unflatten(-1, (CODES_PER_GROUP, self.config.code_dim))
 
     def logits(self, predicted: Tensor, codebook: Tensor) -> Tensor:
-        """Log-odds (..., codes) of each code from predicted vectors (..., dim): the nearer and commoner, the likelier."""
+        """Log-odds (..., codes) of each code, from predicted vectors (..., dim): near and common ones are likely."""
         distance = codebook.square().sum(-1) - 2 * predicted @ codebook.T
         return self.log_prior - distance * self.log_sharpness.exp()

@@ -1,4 +1,4 @@
-"""Weights in one safetensors file: both VQ-VAEs and the masked autoencoder, half precision, their shapes beside them."""
+"""Weights in one safetensors file: both VQ-VAEs and the masked autoencoder, half precision, with their shapes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def check_weights(path: Path | None = None) -> None:
         with safe_open(path, "pt") as file:
             found = (file.metadata() or {}).get("format")
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be read as model weights ({error}); give a file of `cpmae train mae`") from error
+        raise WeightsError(
+            f"{path}: cannot be read as model weights ({error}); give a file of `cpmae train mae`"
+        ) from error
     if found != FORMAT:
         raise WeightsError(f"{path}: not weights of this version (format {found!r}, wanted {FORMAT!r})")
 

@@ -29,7 +29,8 @@ def demo_codes(model: CPMAE, *, seed: int) -> dict[str, np.ndarray]:
     new = model.remodel(faced, blank & ~model.anatomy.brain, identity_seed=seed)
     whole = np.where(blank & ~model.anatomy.brain, new, volume).astype(np.float32)
     codes = {}
-    for name, vqvae, known in (("skull", model.skull, ~model.anatomy.brain), ("brain", model.brain, model.anatomy.brain)):
+    inside = model.anatomy.brain
+    for name, vqvae, known in (("skull", model.skull, ~inside), ("brain", model.brain, inside)):
         tensors = [torch.from_numpy(np.ascontiguousarray(part, np.float32))[None, None] for part in (whole, known)]
         codes[name] = vqvae.encode(*tensors)[0].numpy().astype(np.int16)
     return codes

@@ -103,4 +103,5 @@ def _report(path: Path, step: int, steps: int, values: dict[str, float], seconds
             writer.writerow(["step", *values])
         writer.writerow([step, *(f"{value:.5g}" for value in values.values())])
     line = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-    print(f"step {step}/{steps}  {line}  {seconds:.2f} s/step  {(steps - step) * seconds / 60:.0f} min left", flush=True)
+    left = (steps - step) * seconds / 60
+    print(f"step {step}/{steps}  {line}  {seconds:.2f} s/step  {left:.0f} min left", flush=True)
