@@ -1,19 +1,22 @@
-"""``cpmae evaluate privacy``: is a refaced head still recognised among the originals?
+"""``cpmae evaluate privacy``: is a de-identified head still recognised among the originals?
 
-Every original is drawn once from the front (the gallery). Every person of a split is then drawn again from a
-derivative, in another pose and another light (the probe), and the gallery is sorted by likeness to it. The same
-people's originals as probes show how well this recognition does when nothing was done to the face. The measure is
-only as good as the recogniser: a low rate is no proof that nobody can be recognised.
+(1) By its face: every original is drawn from several sides (the gallery), everybody who is measured is drawn again from
+each version, in other poses and another light (the probes), and a face recogniser sorts the gallery by likeness. The
+same people's originals as probes show how well it does when nothing was done to the face. Where no face is found, the
+place where faces lie in such pictures is described all the same, as somebody bent on knowing would.
+(2) By its skin: distance from the old to the new skin, and the gallery sorted by distance between surfaces.
+
+Both are only as good as the attack: a low rate is no proof that nobody can be recognised.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import logging
-import statistics
+import statistics as averages
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,274 +24,187 @@ from pathlib import Path
 import numpy as np
 
 from bids_cpmae import __version__
-from bids_cpmae.errors import ExitCode, InputError, OutputError, ScanError
-from bids_cpmae.evaluation import recognition, rendering
+from bids_cpmae.errors import ExitCode, InputError
+from bids_cpmae.evaluation import recognition
+from bids_cpmae.evaluation.album import Album, draw_all
+from bids_cpmae.evaluation.datasets import ORIGINAL, Comparison, add_comparison_arguments, open_comparison
 from bids_cpmae.evaluation.rendering import View
-from bids_cpmae.evaluation.tables import print_table, write_tsv
 
 LOG = logging.getLogger("bids_cpmae")
-GALLERY_VIEW = View()
-PROBE_VIEW = View(yaw=12.0, pitch=4.0, light=(-0.4, 0.3, 1.0))
-ORIGINAL = "original"
-HEADER = (
-    "method", "people", "gallery", "faces_found", "rank_1", "rank_5", "median_rank", "chance_rank_1", "chance_rank_5",
-)  # fmt: skip
+GALLERY_VIEWS = (View(), View(yaw=-14.0), View(yaw=14.0))
+PROBE_VIEWS = (
+    View(yaw=7.0, pitch=4.0, light=(-0.4, 0.3, 1.0)),
+    View(yaw=-7.0, pitch=-4.0, light=(0.5, 0.3, 1.0)),
+    View(pitch=6.0, light=(-0.3, 0.6, 0.8)),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``cpmae evaluate privacy``."""
-    parser.add_argument(
-        "originals", type=Path, metavar="ORIGINALS_BIDS", help="BIDS dataset of the originals"
-    )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for privacy.tsv and privacy.json")
-    parser.add_argument(
-        "--derivatives", action="append", required=True, metavar="NAME=PATH", type=_named_path,
-        help="a dataset of refaced scans and what to call it; repeatable",
-    )  # fmt: skip
-    parser.add_argument(
-        "--participants-split", metavar="SPLIT",
-        help="probe only people with this value in the column `split` of participants.tsv (default: everybody)",
-    )  # fmt: skip
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep embeddings here for the next time")
-
-
-def _named_path(text: str) -> tuple[str, Path]:
-    name, sign, path = text.partition("=")
-    if not (name and sign and path) or name == ORIGINAL:
-        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=PATH, with a name other than {ORIGINAL!r}")
-    return name, Path(path)
-
-
-def find_originals(dataset: Path) -> dict[str, list[Path]]:
-    """T1w scans of a raw dataset by participant (``sub-X``).
-
-    Raises
-    ------
-    InputError
-        When there are none.
-    """
-    found = _by_person(dataset, "_T1w.nii*")
-    if not found:
-        raise InputError(f"{dataset}: no T1w scans of originals in it", ExitCode.NO_INPUT)
-    return found
-
-
-def find_refaced(name: str, dataset: Path, people: list[str], known: set[str]) -> dict[str, list[Path]]:
-    """Refaced T1w scans of exactly the people asked for, out of those ``known`` to have an original.
-
-    Raises
-    ------
-    InputError
-        When the dataset is missing, lacks one of the people, or holds somebody who has no original.
-    """
-    found = _by_person(dataset, "_desc-refaced_T1w.nii*")
-    strangers = sorted(set(found) - known)
-    if strangers:
-        raise InputError(f"{name} ({dataset}): no original T1w of {' '.join(strangers[:5])}", ExitCode.DATA)
-    missing = [person for person in people if person not in found]
-    if missing:
-        raise InputError(
-            f"{name} ({dataset}): no *_desc-refaced_T1w.nii.gz for {len(missing)} of {len(people)} people: "
-            f"{' '.join(missing[:5])}; reface them first or choose another split",
-            ExitCode.NO_INPUT,
-        )
-    return {person: found[person] for person in people}
-
-
-def _by_person(dataset: Path, ending: str) -> dict[str, list[Path]]:
-    if not dataset.is_dir():
-        raise InputError(f"{dataset}: no such folder", ExitCode.NO_INPUT)
-    found = {}
-    for folder in sorted(dataset.glob("sub-*")):
-        files = [
-            p for p in sorted(folder.rglob(f"{folder.name}*{ending}")) if p.name.endswith((".nii", ".nii.gz"))
-        ]
-        if files:
-            found[folder.name] = files
-    return found
-
-
-def people_of_split(dataset: Path, split: str) -> list[str]:
-    """Participants whose column ``split`` has a value.
-
-    Raises
-    ------
-    InputError
-        When there is no such table or column, or nobody in the split.
-    """
-    table = dataset / "participants.tsv"
-    if not table.is_file():
-        raise InputError(f"{table}: no such file; --participants-split needs it", ExitCode.NO_INPUT)
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    if not rows or "split" not in rows[0]:
-        raise InputError(f"{table}: no column `split`", ExitCode.DATA)
-    people = sorted(row["participant_id"] for row in rows if row["split"] == split)
-    if not people:
-        known = ", ".join(sorted({row["split"] for row in rows}))
-        raise InputError(f"{table}: nobody is in split {split!r}; there are {known}", ExitCode.DATA)
-    return people
-
-
-@lru_cache(maxsize=1)
-def _method_digest() -> str:
-    """Changes with the code that draws and recognises, and with the networks, so that no stale cache is read."""
-    parts = [Path(module.__file__) for module in (rendering, recognition)] + list(recognition.model_files())
-    return hashlib.sha256(b"".join(hashlib.sha256(part.read_bytes()).digest() for part in parts)).hexdigest()
+    add_comparison_arguments(parser)
 
 
 @dataclass(frozen=True)
-class Embedder:
-    """Embeds scans and remembers them.
+class Faces:
+    """Pictures of one head, described: ``found`` (pictures,) bool, ``vectors`` (pictures, 128)."""
+
+    found: np.ndarray
+    vectors: np.ndarray
+
+
+@dataclass
+class Recogniser:
+    """Describes heads by the faces in their pictures, and remembers what it found.
 
     Attributes
     ----------
-    cache : Path, optional
-        Folder of ``.npz`` files named by the SHA-256 of the scan and of the settings.
+    album : Album
+    usual : tuple of int, optional
+        The box in which faces lie when none is found; learned from the gallery.
     """
 
-    cache: Path | None = None
+    album: Album
+    usual: tuple[int, int, int, int] | None = None
 
-    def __call__(self, path: Path, view: View) -> np.ndarray | None:
-        """The embedding (128,) of a scan drawn in a view, or None when no face is found in it."""
-        stored = self._place(path, view)
-        if stored and stored.is_file():
-            found = np.load(stored)["embedding"]
-            return found if found.size else None
-        from bids_cpmae.imaging.nifti import load_source
+    def learn_place(self, scans: dict[str, Path]) -> None:
+        """Take the median of the boxes found in the gallery for the place where faces lie.
 
-        try:
-            source = load_source(path)
-            found = recognition.embed(
-                rendering.render(rendering.head_surface(source.data, source.affine), view)
-            )
-        except ScanError as error:
-            raise InputError(f"{path}: {error}", ExitCode.DATA) from error
-        if stored:
-            partial = stored.with_name(stored.name + ".part.npz")
-            np.savez(partial, embedding=np.zeros(0) if found is None else found)
-            partial.replace(stored)
-        return found
+        Raises
+        ------
+        InputError
+            When no face is found in any picture.
+        """
+        images = (image for path in scans.values() for image in self.album(path, GALLERY_VIEWS))
+        boxes = [box for image in images if (box := self._box(image))]
+        if not boxes:
+            raise InputError("no face is found in any of the originals; are they whole heads?", ExitCode.DATA)
+        self.usual = tuple(int(value) for value in np.median(boxes, axis=0))
 
-    def _place(self, path: Path, view: View) -> Path | None:
-        if self.cache is None:
-            return None
-        settings = hashlib.sha256(json.dumps([view.as_dict(), _method_digest()]).encode()).hexdigest()
-        return self.cache / f"{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}_{settings[:16]}.npz"
+    def __call__(self, path: Path, views: Sequence[View]) -> Faces:
+        """Describe a scan."""
+        images = self.album(path, views)
+        boxes = [self._box(image) for image in images]
+        vectors = [self._vector(image, box or self.usual) for image, box in zip(images, boxes, strict=True)]
+        return Faces(np.array([box is not None for box in boxes]), np.stack(vectors))
+
+    def _box(self, image: np.ndarray) -> tuple[int, int, int, int] | None:
+        found = self._kept(image, "box", lambda: np.array(recognition.find_face(image) or (), int))
+        return tuple(int(value) for value in found) if found.size else None
+
+    def _vector(self, image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+        return self._kept(image, "_".join(map(str, box)), lambda: recognition.embed(image, box))
+
+    def _kept(self, image: np.ndarray, what: str, make) -> np.ndarray:
+        name = hashlib.sha256(image.tobytes() + what.encode() + _networks().encode()).hexdigest()[:32]
+        place = self.album.work / "recognition" / f"{name}.npy"
+        if not place.is_file():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial = place.with_suffix(".part.npy")
+            np.save(partial, make())
+            partial.replace(place)
+        return np.load(place)
+
+
+@lru_cache(maxsize=1)
+def _networks() -> str:
+    """Changes with the recogniser and its networks."""
+    parts = [Path(recognition.__file__), *recognition.model_files()]
+    return hashlib.sha256(b"".join(hashlib.sha256(part.read_bytes()).digest() for part in parts)).hexdigest()
 
 
 @dataclass
 class Outcome:
-    """What recognition made of one method's probes.
+    """What an attacker who sorts the gallery made of one version.
 
     Attributes
     ----------
-    ranks : dict of str to int or None
-        Each person's best rank over all their scans; None where no face was found.
+    gallery : int
+        People in the gallery.
+    distances : dict of str to dict of str to float
+        From each person's probe to everybody in the gallery.
+    found : dict of str to float
+        Share of each person's pictures in which a face was found.
     """
 
     method: str
     gallery: int
-    ranks: dict[str, int | None] = field(default_factory=dict)
+    distances: dict[str, dict[str, float]] = field(default_factory=dict)
+    found: dict[str, float] = field(default_factory=dict)
 
-    def row(self) -> tuple:
-        """The line of the table; rates count the people in whose probe a face was found."""
-        ranks = [rank for rank in self.ranks.values() if rank is not None]
-        n = len(ranks)
-        return (
-            self.method, len(self.ranks), self.gallery, f"{n}/{len(self.ranks)}",
-            f"{sum(r <= 1 for r in ranks)}/{n}" if n else None, f"{sum(r <= 5 for r in ranks)}/{n}" if n else None,
-            f"{statistics.median(ranks):g}" if n else None,
-            f"{1 / self.gallery:.4f}", f"{min(1, 5 / self.gallery):.4f}",
-        )  # fmt: skip
+    def rank(self, person: str) -> int:
+        """Place of a person when the gallery is sorted by likeness to their probe; 1 is recognised.
 
+        Ties go to the person, the cautious way round.
+        """
+        own = self.distances[person][person]
+        return 1 + sum(distance < own for distance in self.distances[person].values())
 
-def _embed_all(embedder, scans: dict[str, list[Path]], view: View, what: str) -> dict[str, list[np.ndarray]]:
-    found: dict[str, list[np.ndarray]] = {}
-    for number, (person, paths) in enumerate(scans.items(), 1):
-        found[person] = [one for path in paths if (one := embedder(path, view)) is not None]
-        LOG.info(
-            "%s: %d of %d people, %s",
-            what,
-            number,
-            len(scans),
-            "face found" if found[person] else "no face found",
-        )
-    return found
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Of everybody measured."""
+        return {person: self.rank(person) for person in self.distances}
+
+    def verification(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Likeness (the higher the liker) of each probe to its own person, and to all others."""
+        return {
+            person: ([-row[person]], [-value for other, value in row.items() if other != person])
+            for person, row in self.distances.items()
+        }
 
 
-def measure(originals, derivatives, people, embedder) -> tuple[list[Outcome], dict[str, list[np.ndarray]]]:
-    """Rank every probe in the gallery of all originals.
+def recognise(comparison: Comparison, recogniser) -> list[Outcome]:
+    """Rank everybody measured, in every version, in the gallery of all originals.
 
     Parameters
     ----------
-    originals : dict of str to list of Path
-    derivatives : dict of str to dict of str to list of Path
-        By method, then by person.
-    people : list of str
-        Who is probed.
-    embedder : callable
-        From path and `View` to an embedding or None.
+    comparison : Comparison
+    recogniser : callable
+        From path and views to `Faces`.
 
     Raises
     ------
     InputError
-        When a person to be probed has no face in the gallery: no rank could be given.
+        When no face is found in the original of a person who is to be measured.
     """
-    gallery = _embed_all(embedder, originals, GALLERY_VIEW, "gallery")
-    faceless = [person for person in people if not gallery[person]]
+    gallery = {person: recogniser(path, GALLERY_VIEWS) for person, path in comparison.originals.items()}
+    faceless = [person for person in comparison.people if not gallery[person].found.any()]
     if faceless:
         raise InputError(
-            f"no face is found in the original of {' '.join(faceless)}; leave them out of the split",
-            ExitCode.DATA,
+            f"no face is found in the original of {' '.join(faceless)}; leave them out of the split", ExitCode.DATA
         )
-    size = sum(bool(many) for many in gallery.values())
     outcomes = []
-    for name, scans in {ORIGINAL: {person: originals[person] for person in people}, **derivatives}.items():
-        outcome = Outcome(name, size)
-        for person, probes in _embed_all(embedder, scans, PROBE_VIEW, name).items():
-            ranks = [recognition.rank_of_own(probe, gallery, person) for probe in probes]
-            outcome.ranks[person] = min(ranks, default=None)
+    for method, scans in comparison.methods.items():
+        outcome = Outcome(method, len(gallery))
+        for person, path in scans.items():
+            probe = recogniser(path, PROBE_VIEWS)
+            outcome.found[person] = float(probe.found.mean())
+            outcome.distances[person] = {
+                other: recognition.likeness(probe.vectors, faces.vectors) for other, faces in gallery.items()
+            }
+        LOG.info("recogniser: %s done", method)
         outcomes.append(outcome)
-    return outcomes, gallery
+    return outcomes
 
 
-def main(args: argparse.Namespace) -> int:
-    """Measure, write and print."""
-    originals = find_originals(args.originals)
-    people = (
-        people_of_split(args.originals, args.participants_split)
-        if args.participants_split
-        else list(originals)
-    )
-    unpaired = [person for person in people if person not in originals]
-    if unpaired:
-        raise InputError(f"{args.originals}: no original T1w of {' '.join(unpaired[:5])}", ExitCode.NO_INPUT)
-    names = [name for name, _ in args.derivatives]
-    if len(set(names)) < len(names):
-        raise InputError(f"--derivatives: a name is given twice ({' '.join(names)})", ExitCode.USAGE)
-    derivatives = {name: find_refaced(name, path, people, set(originals)) for name, path in args.derivatives}
-    try:
-        for folder in filter(None, (args.out, args.cache)):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make a folder ({error})") from error
-    outcomes, gallery = measure(originals, derivatives, people, Embedder(args.cache))
-    rows = [outcome.row() for outcome in outcomes]
-    write_tsv(args.out / "privacy.tsv", HEADER, rows)
-    import dlib
-    import scipy
+HEADER = (
+    "method", "people", "gallery", "faces_found", "rank_1", "rank_1_low", "rank_1_high", "rank_5", "median_rank",
+    "auc", "auc_low", "auc_high",
+)  # fmt: skip
 
-    described = {
-        "split": args.participants_split, "people": len(people), "gallery_people": len(gallery),
-        "gallery_faces_found": outcomes[0].gallery, "gallery_view": GALLERY_VIEW.as_dict(),
-        "probe_view": PROBE_VIEW.as_dict(), "detector_upsample": recognition.UPSAMPLE,
-        "method_sha256": _method_digest(),
-        "versions": {
-            "bids_cpmae": __version__, "dlib": dlib.__version__, "numpy": np.__version__, "scipy": scipy.__version__,
-        },
-        "ranks": {outcome.method: outcome.ranks for outcome in outcomes},
-    }  # fmt: skip
-    (args.out / "privacy.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    print_table(HEADER, rows)
-    return 0
+
+def rows_of(outcomes: list[Outcome], seed: int) -> list[tuple]:
+    """The lines of a table of `HEADER`: a version each; intervals are 95 %, by bootstrap over people or Wilson's."""
+    from bids_cpmae.evaluation.statistics import auc_interval, wilson_interval
+
+    rows = []
+    for outcome in outcomes:
+        ranks = list(outcome.ranks.values())
+        first, n = sum(rank == 1 for rank in ranks), len(ranks)
+        found = f"{np.mean(list(outcome.found.values())):.3f}" if outcome.found else None
+        rows.append((
+            outcome.method, n, outcome.gallery, found, f"{first}/{n}",
+            *(f"{end:.3f}" for end in wilson_interval(first, n)),
+            f"{sum(rank <= 5 for rank in ranks)}/{n}", f"{averages.median(ranks):g}",
+            *(f"{value:.3f}" for value in auc_interval(outcome.verification(), seed=seed)),
+        ))  # fmt: skip
+    return rows

@@ -46,47 +46,41 @@ def _networks():
     )
 
 
-def embed(image: np.ndarray) -> np.ndarray | None:
-    """Find the largest face of a picture and describe it in 128 numbers.
+def find_face(image: np.ndarray) -> tuple[int, int, int, int] | None:
+    """The box (left, top, right, bottom) of the largest face in a picture (rows, columns; uint8), or None."""
+    faces = _networks()[0](image, UPSAMPLE)
+    if not faces:
+        return None
+    box = max(faces, key=lambda face: face.area())
+    return box.left(), box.top(), box.right(), box.bottom()
+
+
+def embed(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Describe the face in a box of a picture in 128 numbers.
 
     Parameters
     ----------
     image : ndarray (rows, columns), uint8
+    box : tuple of int
+        Left, top, right and bottom.
 
     Returns
     -------
-    ndarray (128,), float64, or None
-        None when no face is found. Euclidean distance between two is how unlike the faces are; below 0.6 dlib's
-        authors call them one person.
+    ndarray (128,), float64
+        Euclidean distance between two is how unlike the faces are; below 0.6 dlib's authors call them one person.
     """
-    detector, landmarks, network = _networks()
-    faces = detector(image, UPSAMPLE)
-    if not faces:
-        return None
-    largest = max(faces, key=lambda box: box.area())
+    import dlib
+
+    _, landmarks, network = _networks()
     coloured = np.ascontiguousarray(np.repeat(image[..., None], 3, axis=2))
-    return np.array(network.compute_face_descriptor(coloured, landmarks(coloured, largest)))
+    return np.array(network.compute_face_descriptor(coloured, landmarks(coloured, dlib.rectangle(*box))))
 
 
-def rank_of_own(probe: np.ndarray, gallery: dict[str, list[np.ndarray]], person: str) -> int | None:
-    """Place of a person among all of a gallery when sorted by likeness to a probe; 1 is recognised.
+def likeness(probe: np.ndarray, gallery: np.ndarray) -> float:
+    """Distance between two people known by several pictures each: the mean over all pairs.
 
     Parameters
     ----------
-    probe : ndarray (128,)
-    gallery : dict of str to list of ndarray
-        Embeddings of each person's originals; a person without one takes no part.
-    person : str
-        Who the probe is.
-
-    Returns
-    -------
-    int or None
-        None when the person is not in the gallery. Ties go to the person, the cautious way round.
+    probe, gallery : ndarray (pictures, 128)
     """
-    nearest = {
-        name: min(np.linalg.norm(probe - one) for one in many) for name, many in gallery.items() if many
-    }
-    if person not in nearest:
-        return None
-    return 1 + sum(bool(distance < nearest[person]) for distance in nearest.values())
+    return float(np.linalg.norm(probe[:, None] - gallery[None], axis=-1).mean())
