@@ -25,8 +25,9 @@ GROUPS = {
         "mae": ("bids_cpmae.training.mae", "train the masked autoencoder and join the weights"),
         "demo": ("bids_cpmae.training.demo", "make the codes of the demo head"),
     }),
-    "evaluate": ("measure privacy and anatomy", {
-        "privacy": ("bids_cpmae.evaluation.privacy", "face recognition of refaced against original heads"),
+    "evaluate": ("measure privacy, utility and anatomy", {
+        "privacy": ("bids_cpmae.evaluation.privacy", "recognise de-identified heads by face and by skin"),
+        "attack": ("bids_cpmae.evaluation.attack", "attackers who learn on some people and meet others"),
         "anatomy": ("bids_cpmae.evaluation.anatomy", "masks held against label maps of known anatomy"),
     }),
 }  # fmt: skip

@@ -247,7 +247,8 @@ def attack_similarity(
     outcomes = {}
     for name, scans in comparison.methods.items():
         scans = {person: scans[person] for person in people}
-        draw_all(album, scans, PROBE_VIEWS, nprocs=nprocs, what=name)
+        if name != ORIGINAL:
+            draw_all(album, scans, PROBE_VIEWS, nprocs=nprocs, what=name)
         probes = {person: album(path, PROBE_VIEWS) for person, path in scans.items()}
         LOG.info("similarity against %s", name)
         outcomes[name] = _remembered(
@@ -324,7 +325,7 @@ def rows_of(
             cells = [*map(_number, (seen.auc, *seen.auc_interval, seen.one_of_five, *seen.one_of_five_interval))]
             cells.append(_verdict(name, seen.passes))
             choices = dict(zip(seen.people, right_choices(seen.scores)))
-            ranks = dict(zip(seen.people, (seen.scores >= np.diag(seen.scores)[:, None]).sum(1)))
+            ranks = dict(zip(seen.people, 1 + (seen.scores > np.diag(seen.scores)[:, None]).sum(1)))
         more: list = [None] * 14
         if restored:
             distances = (
@@ -421,8 +422,7 @@ def main(args: argparse.Namespace) -> int:
     text = TEXT.format(train=len(split[0]), test=len(split[1]))
     tables = [Table("By method", HEADER, rows), Table("By person", PEOPLE_HEADER, people_rows)]
     figures = _figures(by_picture, by_volume)
-    write_page(
-        comparison.out / "attack.html", "Attackers who learn", [Section("Attackers", text, tables, figures)]
-    )  # fmt: skip
+    section = Section("Attackers", text, tables, figures)
+    write_page(comparison.out / "attack.html", "Attackers who learn", [section])
     print_table(HEADER, rows)
     return 0

@@ -6,6 +6,7 @@ code and weights that made it are the same.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import logging
 from collections.abc import Callable
@@ -261,6 +262,9 @@ def _file_digest(path: Path) -> str:
 def _code_digest() -> str:
     """Changes with whatever decides how a scan is de-identified: the code, the template and the weights."""
     root = Path(__file__).resolve().parents[1]
-    parts = [Path(__file__), *(root / "imaging").glob("*.py"), *(root / "model").glob("*.py")]
-    parts += [root / "data" / "template.npz", root / "data" / "weights.safetensors"]
-    return hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in sorted(parts))).hexdigest()[:10]
+    code = [Path(__file__), *sorted((root / "imaging").glob("*.py")), *sorted((root / "model").glob("*.py"))]
+    data = [root / "data" / "template.npz", root / "data" / "weights.safetensors"]
+    # comments and layout decide nothing
+    parts = [ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode() for path in code]
+    parts += [path.read_bytes() for path in data]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:10]

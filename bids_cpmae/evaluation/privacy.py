@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
 import statistics as averages
 from collections.abc import Sequence
@@ -23,12 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_cpmae import __version__
 from bids_cpmae.errors import ExitCode, InputError
 from bids_cpmae.evaluation import recognition
 from bids_cpmae.evaluation.album import Album, draw_all
-from bids_cpmae.evaluation.datasets import ORIGINAL, Comparison, add_comparison_arguments, open_comparison
+from bids_cpmae.evaluation.datasets import Comparison, add_comparison_arguments, open_comparison
 from bids_cpmae.evaluation.rendering import View
+from bids_cpmae.evaluation.statistics import auc_interval, wilson_interval
+from bids_cpmae.evaluation.tables import print_table, versions, write_json, write_tsv
 
 LOG = logging.getLogger("bids_cpmae")
 GALLERY_VIEWS = (View(), View(yaw=-14.0), View(yaw=14.0))
@@ -37,6 +37,11 @@ PROBE_VIEWS = (
     View(yaw=-7.0, pitch=-4.0, light=(0.5, 0.3, 1.0)),
     View(pitch=6.0, light=(-0.3, 0.6, 0.8)),
 )
+HEADER = (
+    "method", "people", "gallery", "faces_found", "rank_1", "rank_1_low", "rank_1_high", "rank_5", "median_rank",
+    "auc", "auc_low", "auc_high",
+)  # fmt: skip
+PEOPLE_HEADER = ("method", "participant_id", "faces_found", "rank", "own_distance")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,25 +191,63 @@ def recognise(comparison: Comparison, recogniser) -> list[Outcome]:
     return outcomes
 
 
-HEADER = (
-    "method", "people", "gallery", "faces_found", "rank_1", "rank_1_low", "rank_1_high", "rank_5", "median_rank",
-    "auc", "auc_low", "auc_high",
-)  # fmt: skip
-
-
 def rows_of(outcomes: list[Outcome], seed: int) -> list[tuple]:
-    """The lines of a table of `HEADER`: a version each; intervals are 95 %, by bootstrap over people or Wilson's."""
-    from bids_cpmae.evaluation.statistics import auc_interval, wilson_interval
-
+    """The lines of a table of `HEADER`, a version each; intervals are 95 %, Wilson's or by bootstrap over people."""
     rows = []
     for outcome in outcomes:
         ranks = list(outcome.ranks.values())
         first, n = sum(rank == 1 for rank in ranks), len(ranks)
-        found = f"{np.mean(list(outcome.found.values())):.3f}" if outcome.found else None
         rows.append((
-            outcome.method, n, outcome.gallery, found, f"{first}/{n}",
+            outcome.method, n, outcome.gallery, f"{np.mean(list(outcome.found.values())):.3f}", f"{first}/{n}",
             *(f"{end:.3f}" for end in wilson_interval(first, n)),
             f"{sum(rank <= 5 for rank in ranks)}/{n}", f"{averages.median(ranks):g}",
             *(f"{value:.3f}" for value in auc_interval(outcome.verification(), seed=seed)),
         ))  # fmt: skip
     return rows
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, write privacy.tsv, privacy_people.tsv, privacy.json and privacy.html, and print."""
+    from bids_cpmae.evaluation.page import Section, Table, write_page
+    from bids_cpmae.evaluation.plots import bars, match_curves
+
+    recognition.model_files()  # complain of a missing package before an hour of drawing
+    comparison = open_comparison(args)
+    album = Album(comparison.work)
+    draw_all(album, comparison.originals, GALLERY_VIEWS, nprocs=args.nprocs, what="gallery")
+    for method, scans in comparison.methods.items():
+        draw_all(album, scans, PROBE_VIEWS, nprocs=args.nprocs, what=method)
+    recogniser = Recogniser(album)
+    recogniser.learn_place(comparison.originals)
+    outcomes = recognise(comparison, recogniser)
+    rows = rows_of(outcomes, comparison.seed)
+    people_rows = [
+        (outcome.method, person, f"{outcome.found[person]:.3f}", rank, f"{outcome.distances[person][person]:.4f}")
+        for outcome in outcomes
+        for person, rank in outcome.ranks.items()
+    ]
+    settings = {
+        "originals": args.originals.name, "split": args.participants_split, "people": comparison.people,
+        "gallery_people": len(comparison.originals), "methods": list(comparison.methods), "seed": comparison.seed,
+        "gallery_views": [view.as_dict() for view in GALLERY_VIEWS],
+        "probe_views": [view.as_dict() for view in PROBE_VIEWS], "detector_upsample": recognition.UPSAMPLE,
+        "usual_box": recogniser.usual, "versions": versions("numpy", "scipy", "dlib-bin"),
+    }  # fmt: skip
+    write_tsv(comparison.out / "privacy.tsv", HEADER, rows)
+    write_tsv(comparison.out / "privacy_people.tsv", PEOPLE_HEADER, people_rows)
+    write_json(comparison.out / "privacy.json", settings)
+    names = [outcome.method for outcome in outcomes]
+    areas = [[float(cell) for cell in row[-3:]] for row in rows]
+    section = Section(
+        "Face recognition", __doc__.partition("\n\n")[2], [Table("By method", HEADER, rows)],
+        [
+            match_curves({outcome.method: list(outcome.ranks.values()) for outcome in outcomes}, outcomes[0].gallery),
+            bars(
+                names, [area[0] for area in areas], [(area[1], area[2]) for area in areas], chance=0.5,
+                xlabel="AUC of verification, own against other people",
+            ),
+        ],
+    )  # fmt: skip
+    write_page(comparison.out / "privacy.html", "Privacy: is anybody recognised?", [section], settings=settings)
+    print_table(HEADER, rows)
+    return ExitCode.OK

@@ -50,7 +50,7 @@ class RestorationSettings:
         Of AdamW.
     """
 
-    steps: int = 320
+    steps: int = 160
     batch: int = 2
     features: tuple[int, ...] = (24, 24, 32, 48, 64, 24)
     peak_rate: float = 2e-3

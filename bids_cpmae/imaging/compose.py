@@ -25,8 +25,8 @@ MEMBRANE_SCALES = ({1.0: 1.0}, {2.0: 0.3, 4.0: 0.1})
 MEMBRANE_BLOCK_MM = 2.0
 MEMBRANE_FADE = 0.01
 TISSUE, EDGE = 0.25, 0.1
-# a drawn head fades into the air over several millimetres, where noise would break its skin up: what is faint next to air
-# goes, and grain sets in only where there is tissue for certain
+# a drawn head fades into the air over several millimetres, where noise would break its skin up: what is faint next to
+# air goes, and grain sets in only where there is tissue for certain
 HAZE, HAZE_MM = (0.08, 0.3), 6.0
 GRAIN_FROM = (0.2, 0.5)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)

@@ -1,0 +1,44 @@
+"""Plots of the evaluation's tables; no face but the template's, which is nobody's, is ever drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+COLOUR = "#0072b2"
+
+
+def bars(
+    labels: Sequence[str], values: Sequence[float], intervals: Sequence[tuple[float, float]], *, xlabel: str,
+    chance: float | None = None,
+) -> Figure:  # fmt: skip
+    """A bar a method, its interval as whiskers, guessing as a dashed line."""
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(labels, values, color=COLOUR, height=0.6)
+    low, high = np.transpose(intervals)
+    middle = np.asarray(values, float)
+    reach = np.maximum([middle - low, high - middle], 0)
+    axes.errorbar(middle, labels, xerr=reach, fmt="none", ecolor="black", capsize=3)
+    if chance is not None:
+        axes.axvline(chance, color="grey", linestyle="--", label="guessing")
+        axes.legend()
+    axes.set_xlabel(xlabel)
+    axes.invert_yaxis()
+    return figure
+
+
+def match_curves(ranks: Mapping[str, Sequence[int]], gallery: int) -> Figure:
+    """Cumulative match curves: the share of people found among the k likest, against k."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(1, gallery + 1)
+    for number, (name, found) in enumerate(ranks.items()):
+        share = (np.asarray(found)[:, None] <= places).mean(0)
+        axes.step(places, share, where="post", label=name, linestyle=("-", "--", "-.", ":")[number // 10 % 4])
+    axes.plot(places, places / gallery, color="grey", linestyle="--", label="guessing")
+    axes.set(xscale="log", xlabel=f"among the k likest of {gallery}", ylabel="share of people", ylim=(0, 1.02))
+    axes.legend(fontsize="small")
+    return figure
