@@ -27,6 +27,7 @@ GROUPS = {
     }),
     "evaluate": ("measure privacy, utility and anatomy", {
         "privacy": ("bids_cpmae.evaluation.privacy", "recognise de-identified heads by face and by skin"),
+        "utility": ("bids_cpmae.evaluation.utility", "run what a lab does next on originals and versions"),
         "attack": ("bids_cpmae.evaluation.attack", "attackers who learn on some people and meet others"),
         "anatomy": ("bids_cpmae.evaluation.anatomy", "masks held against label maps of known anatomy"),
     }),

@@ -147,7 +147,11 @@ def measure(comparison: Comparison, reference: Grid, *, nprocs: int = 1, iterati
     """
     folder = comparison.work / "utility"
     settings = {"seed": comparison.seed, "iterations": iterations}
-    tasks = [(scans[person], reference, folder, settings) for person in comparison.people for scans in comparison.methods.values()]
+    tasks = [
+        (scans[person], reference, folder, settings)
+        for person in comparison.people
+        for scans in comparison.methods.values()
+    ]
     with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
         for number, _ in enumerate(pool.map(_process_one, tasks), 1):
             LOG.info("utility: %d of %d scans processed", number, len(tasks))
