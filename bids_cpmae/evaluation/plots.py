@@ -42,3 +42,20 @@ def match_curves(ranks: Mapping[str, Sequence[int]], gallery: int) -> Figure:
     axes.set(xscale="log", xlabel=f"among the k likest of {gallery}", ylabel="share of people", ylim=(0, 1.02))
     axes.legend(fontsize="small")
     return figure
+
+
+def region_map(millimetres: Mapping[str, Sequence], regions: Sequence[str]) -> Figure:
+    """Methods against regions of the face, coloured by how far the skin moved; empty where there is no skin."""
+    values = np.array([[np.nan if cell is None else float(cell) for cell in row] for row in millimetres.values()])
+    figure = Figure(figsize=(8, 1.5 + 0.45 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="cividis", aspect="auto", vmin=0)
+    middle = np.nanmax(values) / 2
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "white" if value < middle else "black"
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(regions)), regions)
+    axes.set_yticks(range(len(millimetres)), list(millimetres))
+    figure.colorbar(image, label="mean distance from old to new skin, mm")
+    return figure

@@ -16,8 +16,10 @@ import hashlib
 import logging
 import statistics as averages
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +27,10 @@ import numpy as np
 from bids_cpmae.errors import ExitCode, InputError
 from bids_cpmae.evaluation import recognition
 from bids_cpmae.evaluation.album import Album, draw_all
-from bids_cpmae.evaluation.datasets import Comparison, add_comparison_arguments, open_comparison
+from bids_cpmae.evaluation.datasets import ORIGINAL, Comparison, add_comparison_arguments, open_comparison
 from bids_cpmae.evaluation.rendering import View
-from bids_cpmae.evaluation.statistics import auc_interval, wilson_interval
+from bids_cpmae.evaluation.statistics import auc_interval, bootstrap_interval, wilson_interval
+from bids_cpmae.evaluation.surface import REGIONS, Surveyor, depth_distance
 from bids_cpmae.evaluation.tables import print_table, versions, write_json, write_tsv
 
 LOG = logging.getLogger("bids_cpmae")
@@ -41,7 +44,14 @@ HEADER = (
     "method", "people", "gallery", "faces_found", "rank_1", "rank_1_low", "rank_1_high", "rank_5", "median_rank",
     "auc", "auc_low", "auc_high",
 )  # fmt: skip
-PEOPLE_HEADER = ("method", "participant_id", "faces_found", "rank", "own_distance")
+SKIN_HEADER = (
+    "method", "people", "gallery", "rank_1", "median_rank", "auc", "auc_low", "auc_high", "face_mm", "face_low",
+    "face_high", *(f"{name}_mm" for name in REGIONS),
+)  # fmt: skip
+PEOPLE_HEADER = (
+    "method", "participant_id", "faces_found", "face_rank", "face_distance", "skin_rank", "skin_distance_mm", "face_mm",
+    *(f"{name}_mm" for name in REGIONS),
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -206,10 +216,83 @@ def rows_of(outcomes: list[Outcome], seed: int) -> list[tuple]:
     return rows
 
 
+def _depth(task: tuple[Surveyor, Path]) -> None:
+    surveyor, path = task
+    surveyor.depth(path)
+
+
+def _change(task: tuple[Surveyor, Path, Path, np.ndarray]) -> dict[str, float]:
+    surveyor, original, version, mask = task
+    return surveyor.change(original, version, mask)
+
+
+Changes = dict[tuple[str, str], dict[str, float]]
+
+
+def survey(comparison: Comparison, *, nprocs: int = 1) -> tuple[list[Outcome], Changes]:
+    """Rank everybody in every version by the shape of the skin alone, and measure how far it moved.
+
+    Returns
+    -------
+    outcomes : list of Outcome
+        Distances between depth maps, in mm.
+    changes : dict of (method, person) to dict of str to float
+        Mean distance from the original's skin to the version's, in mm, of the ``face`` and by region.
+    """
+    surveyor = Surveyor(comparison.work)
+    others = {method: scans for method, scans in comparison.methods.items() if method != ORIGINAL}
+    heads = [*comparison.originals.values(), *(path for scans in others.values() for path in scans.values())]
+    pairs = [(method, person, path) for method, scans in others.items() for person, path in scans.items()]
+    tasks = [(surveyor, comparison.originals[person], path, comparison.face(person)) for _, person, path in pairs]
+    changes = {}
+    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
+        for number, (found, (method, person, _)) in enumerate(zip(pool.map(_change, tasks), pairs, strict=True), 1):
+            changes[method, person] = found
+            LOG.info("skin: %d of %d versions measured", number, len(pairs))
+        for number, _ in enumerate(pool.map(_depth, [(surveyor, path) for path in heads]), 1):
+            if number % 10 == 0 or number == len(heads):
+                LOG.info("skin: %d of %d heads aligned by their brain", number, len(heads))
+    gallery = {person: surveyor.depth(path) for person, path in comparison.originals.items()}
+    outcomes = []
+    for method, scans in others.items():
+        outcome = Outcome(method, len(gallery))
+        for person, path in scans.items():
+            probe = surveyor.depth(path)
+            outcome.distances[person] = {other: depth_distance(probe, depth) for other, depth in gallery.items()}
+        outcomes.append(outcome)
+    return outcomes, changes
+
+
+def skin_rows(outcomes: list[Outcome], changes: Changes, seed: int) -> list[tuple]:
+    """The lines of a table of `SKIN_HEADER`, a version each; the original itself would be found at distance 0."""
+    rows = []
+    for outcome in outcomes:
+        ranks, mine = list(outcome.ranks.values()), [changes[outcome.method, person] for person in outcome.distances]
+        face = [change["face"] for change in mine]
+        regions = [[change[name] for change in mine if name in change] for name in REGIONS]
+        rows.append((
+            outcome.method, len(ranks), outcome.gallery, f"{sum(rank == 1 for rank in ranks)}/{len(ranks)}",
+            f"{averages.median(ranks):g}", *(f"{v:.3f}" for v in auc_interval(outcome.verification(), seed=seed)),
+            f"{np.mean(face):.2f}", *(f"{end:.2f}" for end in bootstrap_interval(face, seed=seed)),
+            *(f"{np.mean(values):.2f}" if values else None for values in regions),
+        ))  # fmt: skip
+    return rows
+
+
+def _skin_cells(by_skin: list[Outcome], changes: Changes, method: str, person: str) -> tuple:
+    """Cells of `PEOPLE_HEADER` from ``skin_rank`` on; nothing for the original."""
+    for outcome in by_skin:
+        if outcome.method == method:
+            moved = [changes[method, person].get(name) for name in ("face", *REGIONS)]
+            own = outcome.distances[person][person]
+            return (outcome.rank(person), f"{own:.3f}", *(None if mm is None else f"{mm:.3f}" for mm in moved))
+    return (None,) * (3 + len(REGIONS))
+
+
 def main(args: argparse.Namespace) -> int:
     """Measure, write privacy.tsv, privacy_people.tsv, privacy.json and privacy.html, and print."""
     from bids_cpmae.evaluation.page import Section, Table, write_page
-    from bids_cpmae.evaluation.plots import bars, match_curves
+    from bids_cpmae.evaluation.plots import bars, match_curves, region_map
 
     recognition.model_files()  # complain of a missing package before an hour of drawing
     comparison = open_comparison(args)
@@ -221,11 +304,16 @@ def main(args: argparse.Namespace) -> int:
     recogniser.learn_place(comparison.originals)
     outcomes = recognise(comparison, recogniser)
     rows = rows_of(outcomes, comparison.seed)
+    by_skin, changes = survey(comparison, nprocs=args.nprocs)
+    shape_rows = skin_rows(by_skin, changes, comparison.seed)
     people_rows = [
-        (outcome.method, person, f"{outcome.found[person]:.3f}", rank, f"{outcome.distances[person][person]:.4f}")
+        (
+            outcome.method, person, f"{outcome.found[person]:.3f}", rank, f"{outcome.distances[person][person]:.4f}",
+            *_skin_cells(by_skin, changes, outcome.method, person),
+        )
         for outcome in outcomes
         for person, rank in outcome.ranks.items()
-    ]
+    ]  # fmt: skip
     settings = {
         "originals": args.originals.name, "split": args.participants_split, "people": comparison.people,
         "gallery_people": len(comparison.originals), "methods": list(comparison.methods), "seed": comparison.seed,
@@ -234,11 +322,12 @@ def main(args: argparse.Namespace) -> int:
         "usual_box": recogniser.usual, "versions": versions("numpy", "scipy", "dlib-bin"),
     }  # fmt: skip
     write_tsv(comparison.out / "privacy.tsv", HEADER, rows)
+    write_tsv(comparison.out / "privacy_skin.tsv", SKIN_HEADER, shape_rows)
     write_tsv(comparison.out / "privacy_people.tsv", PEOPLE_HEADER, people_rows)
     write_json(comparison.out / "privacy.json", settings)
     names = [outcome.method for outcome in outcomes]
     areas = [[float(cell) for cell in row[-3:]] for row in rows]
-    section = Section(
+    by_face = Section(
         "Face recognition", __doc__.partition("\n\n")[2], [Table("By method", HEADER, rows)],
         [
             match_curves({outcome.method: list(outcome.ranks.values()) for outcome in outcomes}, outcomes[0].gallery),
@@ -248,6 +337,24 @@ def main(args: argparse.Namespace) -> int:
             ),
         ],
     )  # fmt: skip
-    write_page(comparison.out / "privacy.html", "Privacy: is anybody recognised?", [section], settings=settings)
+    by_shape = Section(
+        "Skin",
+        "Mean distance in mm from the original's skin to the version's where the face is (ears apart), and the gallery "
+        "sorted by distance between surfaces that were aligned by the brain.",
+        [Table("By method", SKIN_HEADER, shape_rows)],
+        [
+            bars(
+                [row[0] for row in shape_rows], [float(row[8]) for row in shape_rows],
+                [(float(row[9]), float(row[10])) for row in shape_rows],
+                xlabel="mean distance from old to new skin, mm",
+            ),
+            region_map({row[0]: row[11:] for row in shape_rows}, REGIONS),
+        ] if shape_rows else [],
+    )  # fmt: skip
+    write_page(
+        comparison.out / "privacy.html", "Privacy: is anybody recognised?", [by_face, by_shape], settings=settings
+    )
     print_table(HEADER, rows)
+    print()
+    print_table(SKIN_HEADER, shape_rows)
     return ExitCode.OK

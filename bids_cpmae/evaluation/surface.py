@@ -1,0 +1,251 @@
+"""How far the new skin lies from the old, and whether the shape of a face alone gives its owner away.
+
+Regions are told in head space, on the template's face, and carried to a scan by registration. For identification every
+head is brought to one frame by its brain alone, size kept, as one would who holds another scan of the person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from scipy.linalg import polar
+
+from bids_cpmae.errors import ExitCode, InputError, ScanError
+from bids_cpmae.evaluation.rendering import GRID_MM, Surface, first_hit, head_surface
+from bids_cpmae.imaging.facemask import coarse_scan
+from bids_cpmae.imaging.headspace import apply_affine, covering_grid
+from bids_cpmae.imaging.nifti import load_source
+from bids_cpmae.imaging.registration import register, scratch_folder
+from bids_cpmae.imaging.resample import sample_points
+
+REGIONS = ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears")
+MAP_MM = 8.0
+DEPTH_MM = 2.0
+# head-space boxes in mm that a face is looked at through: right, front and left side, first hit along the second axis
+FACE_BOX = ((-80.0, 80.0), (-40.0, 120.0), (-140.0, 0.0))
+FAR_MM = 15.0
+VERSION = 1
+
+
+def region_of(points: np.ndarray) -> np.ndarray:
+    """Which part of the face a point in head space belongs to.
+
+    Parameters
+    ----------
+    points : ndarray (..., 3)
+        RAS+ mm from the anterior commissure. On the template the tip of the nose lies at (0, 92, -70), the eyes at
+        (+-32, 62, -28), the mouth at (0, 70, -93), the chin at (0, 60, -120).
+
+    Returns
+    -------
+    ndarray (...), int
+        Index into `REGIONS`.
+    """
+    across, forward, up = np.abs(points[..., 0]), points[..., 1], points[..., 2]
+    return np.select(
+        [
+            forward < 5,
+            up > -14,
+            (across < np.where(up < -32, 20, 10)) & (up > -80) & (forward > 60),
+            (across > 10) & (across < 55) & (up > -44) & (forward > 30),
+            (across < 28) & (up > -106) & (up <= -80) & (forward > 45),
+            (across < 30) & (up <= -106) & (forward > 45),
+        ],
+        [REGIONS.index(name) for name in ("ears", "forehead", "nose", "eyes", "lips", "chin")],
+        REGIONS.index("cheeks"),
+    )
+
+
+def skin_of(surface: Surface) -> np.ndarray:
+    """The outermost voxels (X, Y, Z), bool, of a head: those that touch the air outside it."""
+    inside = np.pad(surface.field >= 1, 1)
+    labels, _ = ndimage.label(~inside)
+    skin = inside & ndimage.binary_dilation(labels == labels[0, 0, 0])
+    return skin[1:-1, 1:-1, 1:-1]
+
+
+def skin_distances(original: Surface, version: Surface, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each skin point of the original is from the skin of a version of it.
+
+    Parameters
+    ----------
+    original, version : Surface
+        Drawn from scans on one grid.
+    where : ndarray (X, Y, Z), bool
+        On the surfaces' grid, True where skin counts.
+
+    Returns
+    -------
+    index : ndarray (N, 3)
+        Voxels of the original's skin.
+    distances : ndarray (N,)
+        In mm; `FAR_MM` at most, so that a hole counts as one and not for what lies at its bottom.
+    """
+    index = np.argwhere(skin_of(original) & where)
+    away = ndimage.distance_transform_edt(~skin_of(version), sampling=GRID_MM)
+    return index, np.minimum(away[tuple(index.T)], FAR_MM)
+
+
+def by_region(distances: np.ndarray, regions: np.ndarray) -> dict[str, float]:
+    """Mean distance in mm over the whole ``face`` (ears not counted) and in each region that has skin."""
+    face = regions != REGIONS.index("ears")
+    found = {"face": float(distances[face].mean())} if face.any() else {}
+    for number, name in enumerate(REGIONS):
+        here = regions == number
+        if here.any():
+            found[name] = float(distances[here].mean())
+    return found
+
+
+@dataclass(frozen=True)
+class Surveyor:
+    """Measures surfaces of scans and remembers what costs.
+
+    Attributes
+    ----------
+    work : Path
+        Its folder ``surface`` holds faces.
+    """
+
+    work: Path
+
+    def change(self, original: Path, version: Path, mask: np.ndarray) -> dict[str, float]:
+        """Mean distance in mm between an original's skin and a version's, by region, where ``mask`` lies.
+
+        Parameters
+        ----------
+        mask : ndarray (X, Y, Z), bool
+            On the original's grid, True = face.
+
+        Raises
+        ------
+        InputError
+            When the scans are not on one grid, or hold no head.
+        """
+        place = self._place("change", original, version)
+        if place.is_file():
+            with np.load(place) as stored:
+                return {name: float(stored[name]) for name in stored.files}
+        source, other = load_source(original), load_source(version)
+        if other.shape3 != source.shape3 or not np.allclose(other.affine, source.affine, atol=1e-3):
+            raise InputError(f"{version}: not on the grid of {original.name}", ExitCode.DATA)
+        surfaces = [_surface(path) for path in (original, version)]
+        grid = surfaces[0].affine
+        to_mask = np.linalg.inv(source.affine) @ grid
+        where = ndimage.affine_transform(
+            ndimage.binary_dilation(mask).astype(np.float32), to_mask, output_shape=surfaces[0].field.shape, order=0
+        )  # fmt: skip
+        index, distances = skin_distances(*surfaces, where > 0.5)
+        if not index.size:
+            raise InputError(f"{original}: there is no skin where the face is", ExitCode.DATA)
+        found = by_region(distances, region_of(self._to_head(original)(apply_affine(grid, index))))
+        _keep(place, found)
+        return found
+
+    def _to_head(self, path: Path):
+        """From an original's world to head space, by the registration that locates faces."""
+        from bids_cpmae.imaging.headspace import CoordinateMap
+        from bids_cpmae.imaging.template import load_template
+
+        place = self._place("to_head", path)
+        if not place.is_file():
+            source = load_source(path)
+            scan = coarse_scan(source.data, source.affine)
+            with scratch_folder() as folder:
+                found = register(load_template().grid, scan, folder=Path(folder))
+                made = found.moving_to_fixed(*covering_grid(scan.affine, scan.data.shape, MAP_MM, pad=MAP_MM))
+            _keep(place, {"affine": made.affine, "points": made.points})
+        with np.load(place) as stored:
+            return CoordinateMap(stored["affine"], stored["points"])
+
+    def depth(self, path: Path) -> np.ndarray:
+        """Depth of the skin seen from the right, the front and the left, the head brought to one frame by its brain.
+
+        Returns
+        -------
+        ndarray (3, U, V), float32
+            In mm from the box's face; NaN where nothing is met.
+        """
+        place = self._place("depth", path)
+        if not place.is_file():
+            source = load_source(path)
+            _keep(place, {"depth": depth_maps(_surface(path), rigid_on_brain(source.data, source.affine))})
+        with np.load(place) as stored:
+            return stored["depth"]
+
+    def _place(self, kind: str, *paths: Path) -> Path:
+        said = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths) + str(VERSION).encode()
+        return self.work / "surface" / f"{kind}_{hashlib.sha256(said).hexdigest()[:32]}.npz"
+
+
+def _surface(path: Path) -> Surface:
+    source = load_source(path)
+    try:
+        return head_surface(source.data, source.affine)
+    except ScanError as error:
+        raise InputError(f"{path}: {error}", ExitCode.DATA) from error
+
+
+def _keep(place: Path, arrays: Mapping) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_suffix(".part.npz")
+    np.savez_compressed(partial, **arrays)
+    partial.replace(place)
+
+
+def rigid_on_brain(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The rigid part (4, 4) of the affine that brings head space onto a scan, fitted on the brain alone.
+
+    Rotation and place come from the brain; size is kept, for it tells people apart.
+    """
+    from bids_cpmae.imaging.template import BRAIN_BIT, load_template
+
+    template = load_template()
+    brain = ndimage.binary_dilation(template.mask(BRAIN_BIT), iterations=2)
+    scan = coarse_scan(data, affine)
+    with scratch_folder() as folder:
+        found = register(template.grid, scan, folder=Path(folder), fixed_mask=brain, deformable=False)
+        made = found.fixed_to_moving(*covering_grid(template.grid.affine, brain.shape, 32.0))
+    points = apply_affine(made.affine, np.moveaxis(np.indices(made.points.shape[:3]), 0, -1)).reshape(-1, 3)
+    design = np.column_stack([points, np.ones(len(points))])
+    linear = np.linalg.lstsq(design, made.points.reshape(-1, 3).astype(float), rcond=None)[0]
+    turn = polar(linear[:3].T)[0]
+    centre = apply_affine(template.grid.affine, np.argwhere(brain).mean(0))
+    rigid = np.eye(4)
+    rigid[:3, :3] = turn
+    rigid[:3, 3] = centre @ linear[:3] + linear[3] - turn @ centre
+    return rigid
+
+
+def depth_maps(surface: Surface, to_scan: np.ndarray) -> np.ndarray:
+    """First hits of rays from the right, the front and the left, (3, U, V), in mm; NaN where nothing is met.
+
+    ``to_scan`` (4, 4) leads from head space to the surface's world.
+    """
+    low, high = np.array(FACE_BOX).T
+    counts = ((high - low) / DEPTH_MM).astype(int)
+    to_index = np.linalg.inv(surface.affine) @ to_scan
+    at = [low[axis] + DEPTH_MM * (np.arange(counts[axis]) + 0.5) for axis in range(3)]
+    points = np.stack(np.meshgrid(*at, indexing="ij"), -1)
+    field = sample_points(surface.field[None], apply_affine(to_index, points))[..., 0]
+    seen = (np.swapaxes(field, 0, 1)[:, ::-1], field[:, ::-1], np.swapaxes(field, 0, 1))
+    return np.stack([DEPTH_MM * first_hit(np.ascontiguousarray(view)) for view in seen])
+
+
+def depth_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean difference in mm of two heads' depth maps where both have skin, no pixel counting more than `FAR_MM`.
+
+    Raises
+    ------
+    ValueError
+        When they share no pixel.
+    """
+    both = np.isfinite(a) & np.isfinite(b)
+    if not both.any():
+        raise ValueError("the two heads share no skin to compare")
+    return float(np.minimum(np.abs(a - b)[both], FAR_MM).mean())
