@@ -1,111 +1,104 @@
-"""Recognition of people: ranks, the table, and what must not end in a silent zero."""
+"""Recognition of people: ranks, the tables, and what must not end in a silent zero."""
 
+import csv
 import json
-import shutil
 from argparse import ArgumentParser
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from bids_trees import write_dataset
+from heads import somebody
 
 from bids_cpmae.errors import InputError
 from bids_cpmae.evaluation import privacy
-from bids_cpmae.evaluation.recognition import rank_of_own
+from bids_cpmae.evaluation.datasets import Comparison
+from bids_cpmae.evaluation.privacy import Faces, Outcome
+
+PEOPLE = [f"sub-{n}" for n in range(4)]
 
 
-def parse(*words):
-    parser = ArgumentParser()
-    privacy.add_arguments(parser)
-    return parser.parse_args([str(word) for word in words])
+def comparison(methods, originals, people=None):
+    return Comparison(originals, people or list(originals), methods, Path("out"), Path("work"))
 
 
-def dataset(root, people, name="{}_T1w.nii.gz", content=b"x"):
-    for person in people:
-        folder = root / person / "anat"
-        folder.mkdir(parents=True)
-        (folder / name.format(person)).write_bytes(content)
-    return root
-
-
-REFACED = "{}_desc-refaced_T1w.nii.gz"
+def recogniser(path, views):
+    """Each file name ends in the number of the face that it shows; -1 shows none."""
+    number = int(path.name)
+    vector = 10 * np.eye(8)[number] + (0.1 if len(views) == 3 and views is privacy.PROBE_VIEWS else 0)
+    return Faces(np.array([number >= 0] * 3), np.stack([vector] * 3))
 
 
 def test_rank_counts_who_is_nearer():
-    gallery = {"a": [np.array([0.0])], "b": [np.array([3.0]), np.array([9.0])], "c": []}
-    assert rank_of_own(np.array([1.0]), gallery, "a") == 1
-    assert rank_of_own(np.array([1.0]), gallery, "b") == 2
-    assert rank_of_own(np.array([8.0]), gallery, "b") == 1
-    assert rank_of_own(np.array([8.0]), gallery, "c") is None
+    outcome = Outcome("m", 3, {"a": {"a": 2.0, "b": 1.0, "c": 3.0}, "b": {"a": 5.0, "b": 4.0, "c": 4.0}})
+    assert outcome.ranks == {"a": 2, "b": 1}
+    own, others = outcome.verification()["a"]
+    assert own == [-2.0] and sorted(others) == [-3.0, -1.0]
 
 
-def test_measure_tells_recognised_from_strangers(tmp_path):
-    people = [f"sub-{n}" for n in range(6)]
-    originals = {person: [tmp_path / f"o{n}"] for n, person in enumerate(people)}
-    # each refaced head looks like the next person
-    swapped = {person: [tmp_path / f"o{(n + 1) % 6}"] for n, person in enumerate(people)}
-    faceless = {person: [tmp_path / "none"] for person in people}
-
-    def embedder(path, view):
-        return None if path.name == "none" else 10 * np.eye(6)[int(path.name[1:])]
-
-    derivatives = {"swapped": swapped, "removed": faceless}
-    outcomes, gallery = privacy.measure(originals, derivatives, people, embedder)
-    original, other, removed = (dict(zip(privacy.HEADER, outcome.row(), strict=True)) for outcome in outcomes)
-    assert original["rank_1"] == "6/6" and original["method"] == "original" and len(gallery) == 6
-    assert other["rank_1"] == "0/6" and other["faces_found"] == "6/6"
-    # nothing found is not nothing recognised
-    assert removed["faces_found"] == "0/6" and removed["rank_1"] is None and removed["median_rank"] is None
-    assert original["chance_rank_1"] == "0.1667"
+def test_recognised_people_are_told_from_strangers():
+    originals = {f"sub-{n}": Path(str(n)) for n in range(6)}
+    swapped = {f"sub-{n}": Path(str((n + 1) % 6)) for n in range(6)}
+    faceless = {person: Path("-1") for person in originals}
+    methods = {"original": originals, "swapped": swapped, "removed": faceless}
+    outcomes = privacy.recognise(comparison(methods, originals), recogniser)
+    same, other, none = (dict(zip(privacy.HEADER, row, strict=True)) for row in privacy.rows_of(outcomes, 0))
+    assert same["rank_1"] == "6/6" and same["faces_found"] == "1.000" and same["auc"] == "1.000"
+    assert other["rank_1"] == "0/6" and float(other["auc"]) < 0.6
+    # that no face is found is said, and the place where it should be is compared all the same
+    assert none["faces_found"] == "0.000" and none["people"] == 6
 
 
-def test_measure_refuses_people_without_a_face_in_the_gallery(tmp_path):
-    with pytest.raises(InputError, match="sub-1"):
-        privacy.measure({"sub-1": [tmp_path]}, {}, ["sub-1"], lambda path, view: None)
+def test_people_without_a_face_in_the_gallery_are_an_error():
+    originals = {"sub-1": Path("1"), "sub-2": Path("-1")}
+    with pytest.raises(InputError, match="sub-2"):
+        privacy.recognise(comparison({"original": originals}, originals), recogniser)
 
 
-def test_missing_and_unpaired_people_are_errors(tmp_path):
-    raw = dataset(tmp_path / "raw", ["sub-1", "sub-2"])
-    (raw / "participants.tsv").write_text("participant_id\tsplit\nsub-1\tdev\nsub-9\ttest\n")
-    half = dataset(tmp_path / "half", ["sub-1"], REFACED)
-    stranger = dataset(tmp_path / "stranger", ["sub-1", "sub-2", "sub-3"], REFACED)
-
-    def fails(derivative, *more):
-        with pytest.raises(InputError) as caught:
-            privacy.main(parse(raw, tmp_path / "out", "--derivatives", f"a={derivative}", *more))
-        return str(caught.value)
-
-    assert "no such folder" in fails(tmp_path / "nowhere")
-    assert "sub-2" in fails(half)
-    assert "sub-3" in fails(stranger)
-    assert "nobody is in split 'train'" in fails(half, "--participants-split", "train")
-    assert "sub-9" in fails(half, "--participants-split", "test")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_name_original_is_taken(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        parse(tmp_path, tmp_path, "--derivatives", f"original={tmp_path}")
-    assert "NAME=PATH" in capsys.readouterr().err
-
-
-def test_the_template_is_recognised_as_itself(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """The whole command on synthetic people, a tool that does nothing and one that gives everybody the next one's head."""
     pytest.importorskip("dlib")
     pytest.importorskip("face_recognition_models")
-    from bids_cpmae.imaging.template import load_template
+    root = tmp_path_factory.mktemp("privacy")
+    heads = [somebody(n) for n in range(len(PEOPLE))]
+    for name, turn, pattern in (("raw", 0, "{0}_T1w"), ("lazy", 0, "{0}_desc-x_T1w"), ("swapped", 1, "{0}_desc-x_T1w")):
+        write_dataset(root / name)
+        for number, person in enumerate(PEOPLE):
+            folder = root / name / person / "anat"
+            folder.mkdir(parents=True)
+            nib.save(heads[(number + turn) % len(PEOPLE)], folder / f"{pattern.format(person)}.nii.gz")
+    parser = ArgumentParser()
+    privacy.add_arguments(parser)
+    words = [root / "raw", root / "out", "-w", root / "work"]
+    words += ["--derivatives", f"lazy={root / 'lazy'}", "--derivatives", f"swapped={root / 'swapped'}"]
+    assert privacy.main(parser.parse_args([str(word) for word in words])) == 0
+    return root / "out"
 
-    grid = load_template().grid
-    scan = tmp_path / "head.nii.gz"
-    nib.save(nib.Nifti1Image((200 * grid.data).clip(0, 255).astype(np.uint8), grid.affine), scan)
-    raw = dataset(tmp_path / "raw", ["sub-1"], content=scan.read_bytes())
-    refaced = dataset(tmp_path / "refaced", ["sub-1"], REFACED, content=scan.read_bytes())
-    words = (raw, tmp_path / "out", "--derivatives", f"same={refaced}", "--cache", tmp_path / "cache")
-    assert privacy.main(parse(*words)) == 0
-    table = (tmp_path / "out" / "privacy.tsv").read_text().splitlines()
-    assert table[2].split("\t")[:5] == ["same", "1", "1", "1/1", "1/1"]
-    assert json.loads((tmp_path / "out" / "privacy.json").read_text())["ranks"]["same"] == {"sub-1": 1}
-    # one for each view: the same file under another name is not drawn again
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-    shutil.rmtree(tmp_path / "out")
-    printed = capsys.readouterr().out
-    assert privacy.main(parse(*words)) == 0
-    assert capsys.readouterr().out == printed
+
+def table(path):
+    with path.open(newline="") as file:
+        return {row["method"]: row for row in csv.DictReader(file, delimiter="\t")}
+
+
+def test_a_tool_that_does_nothing_is_found_out(told):
+    by_face, by_skin = table(told / "privacy.tsv"), table(told / "privacy_skin.tsv")
+    n = len(PEOPLE)
+    assert by_face["original"]["rank_1"] == by_face["lazy"]["rank_1"] == f"{n}/{n}"
+    assert by_face["swapped"]["rank_1"] == f"0/{n}" and by_face["swapped"]["faces_found"] == "1.000"
+    assert by_skin["lazy"]["rank_1"] == f"{n}/{n}" and float(by_skin["lazy"]["face_mm"]) == 0
+    assert by_skin["swapped"]["rank_1"] == f"0/{n}" and float(by_skin["swapped"]["face_mm"]) > 0.5
+
+
+def test_the_results_stand_alone(told):
+    assert {path.name for path in told.iterdir()} == {
+        "privacy.tsv", "privacy_skin.tsv", "privacy_people.tsv", "privacy.json", "privacy.html"
+    }  # fmt: skip
+    with (told / "privacy_people.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert len(rows) == 3 * len(PEOPLE)
+    settings = json.loads((told / "privacy.json").read_text())
+    assert settings["people"] == PEOPLE and settings["versions"]["dlib-bin"]
+    page = (told / "privacy.html").read_text()
+    assert "<script" not in page and "http" not in page and page.count("<img") == 4

@@ -28,9 +28,10 @@ BRAIN_ML = (600.0, 2500.0)
 LEAST_TISSUE_ML = 20.0
 TISSUES = ("csf", "gm", "wm")
 MAP_MM = 4.0
+FIELD_OF_VIEW_MM, PAD_MM = 170.0, 10.0
 WINSOR_PERCENT = (1.0, 97.0)
 STEPS = ("brain extraction", "segmentation", "normalisation")
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -118,8 +119,8 @@ def process(
 def _attempt(made: Products, step: str, run: Callable[[], None]) -> None:
     try:
         run()
-    except InputError:
-        raise
+    except (InputError, MemoryError, OSError):
+        raise  # the machine's trouble, not the scan's
     except Exception as error:  # whatever a tool throws at a scan is its failure on that scan
         made.failures[step] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
 
@@ -128,15 +129,21 @@ def _extract(made: Products, scan: Grid, iterations: int) -> None:
     """BET (Smith 2002, doi:10.1002/hbm.10062) by the package brainextractor."""
     import nibabel as nib
 
+    spacing = float(np.diag(scan.affine)[:3].mean())
     try:
         from brainextractor import BrainExtractor
     except ModuleNotFoundError as error:
         raise InputError("brainextractor is not installed; pip install 'bids_cpmae[evaluate]'") from error
 
+    # necks mislead it, and it looks beyond the volume: cut as FSL's robustfov does, and padded
+    top = np.flatnonzero(head_mask(scan.data).any((0, 1)))[-1]
+    low, pad = max(0, round(top - FIELD_OF_VIEW_MM / spacing)), int(np.ceil(PAD_MM / spacing))
     with contextlib.redirect_stdout(io.StringIO()):
-        tool = BrainExtractor(img=nib.Nifti1Image(scan.data, scan.affine))
+        tool = BrainExtractor(img=nib.Nifti1Image(np.pad(scan.data[:, :, low:], pad), scan.affine))
         tool.run(iterations)
-        brain = np.asarray(tool.compute_mask()) > 0
+        found = np.asarray(tool.compute_mask()) > 0
+    brain = np.zeros(scan.data.shape, bool)
+    brain[:, :, low:] = found[pad:-pad, pad:-pad, pad:-pad]
     volume = float(brain.sum() * _voxel_ml(scan))
     if not BRAIN_ML[0] <= volume <= BRAIN_ML[1]:
         raise ValueError(f"{volume:.0f} ml are no brain")
@@ -156,7 +163,8 @@ def _segment(made: Products, scan: Grid) -> None:
     # fat and vessels that brain extraction leaves would else take a class of their own
     low, high = np.percentile(data[made.brain], WINSOR_PERCENT)
     clipped = Grid(np.clip(data, low, high), scan.affine).to_ants()
-    found = ants.atropos(a=clipped, x=mask, i="kmeans[3]", m="[0.1,1x1x1]", c="[5,0]")["segmentation"].numpy()
+    found = ants.atropos(a=clipped, x=mask, i="kmeans[3]", m="[0.1,1x1x1]", c="[5,0]", r=0)
+    found = found["segmentation"].numpy()
     order = np.argsort([data[found == label].mean() for label in (1, 2, 3)])
     tissues = np.zeros(found.shape, np.uint8)
     for number, label in enumerate(order, 1):
