@@ -216,14 +216,19 @@ def rows_of(outcomes: list[Outcome], seed: int) -> list[tuple]:
     return rows
 
 
-def _depth(task: tuple[Surveyor, Path]) -> None:
+def _survey_person(task: tuple[Surveyor, Path, list[Path], np.ndarray]) -> list[dict[str, float]]:
+    surveyor, original, scans, mask = task
+    surveyor.depth(original)
+    found = []
+    for path in scans:
+        found.append(surveyor.change(original, path, mask))
+        surveyor.depth(path)
+    return found
+
+
+def _survey_stranger(task: tuple[Surveyor, Path]) -> None:
     surveyor, path = task
     surveyor.depth(path)
-
-
-def _change(task: tuple[Surveyor, Path, Path, np.ndarray]) -> dict[str, float]:
-    surveyor, original, version, mask = task
-    return surveyor.change(original, version, mask)
 
 
 Changes = dict[tuple[str, str], dict[str, float]]
@@ -241,17 +246,19 @@ def survey(comparison: Comparison, *, nprocs: int = 1) -> tuple[list[Outcome], C
     """
     surveyor = Surveyor(comparison.work)
     others = {method: scans for method, scans in comparison.methods.items() if method != ORIGINAL}
-    heads = [*comparison.originals.values(), *(path for scans in others.values() for path in scans.values())]
-    pairs = [(method, person, path) for method, scans in others.items() for person, path in scans.items()]
-    tasks = [(surveyor, comparison.originals[person], path, comparison.face(person)) for _, person, path in pairs]
-    changes = {}
+    tasks = [
+        (surveyor, comparison.originals[person], [scans[person] for scans in others.values()], comparison.face(person))
+        for person in comparison.people
+    ]
+    strangers = [(surveyor, path) for person, path in comparison.originals.items() if person not in comparison.people]
+    changes: Changes = {}
     with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
-        for number, (found, (method, person, _)) in enumerate(zip(pool.map(_change, tasks), pairs, strict=True), 1):
-            changes[method, person] = found
-            LOG.info("skin: %d of %d versions measured", number, len(pairs))
-        for number, _ in enumerate(pool.map(_depth, [(surveyor, path) for path in heads]), 1):
-            if number % 10 == 0 or number == len(heads):
-                LOG.info("skin: %d of %d heads aligned by their brain", number, len(heads))
+        for person, found in zip(comparison.people, pool.map(_survey_person, tasks), strict=True):
+            changes.update({(method, person): change for method, change in zip(others, found, strict=True)})
+            LOG.info("skin: %s measured in %d versions", person, len(found))
+        for number, _ in enumerate(pool.map(_survey_stranger, strangers), 1):
+            if number % 10 == 0 or number == len(strangers):
+                LOG.info("skin: %d of %d others in the gallery measured", number, len(strangers))
     gallery = {person: surveyor.depth(path) for person, path in comparison.originals.items()}
     outcomes = []
     for method, scans in others.items():

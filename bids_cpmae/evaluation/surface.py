@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +88,16 @@ def skin_distances(original: Surface, version: Surface, where: np.ndarray) -> tu
         In mm; `FAR_MM` at most, so that a hole counts as one and not for what lies at its bottom.
     """
     index = np.argwhere(skin_of(original) & where)
-    away = ndimage.distance_transform_edt(~skin_of(version), sampling=GRID_MM)
-    return index, np.minimum(away[tuple(index.T)], FAR_MM)
+    if not index.size:
+        return index, np.zeros(0)
+    # skin further away than counts need not be looked at
+    reach = int(np.ceil(FAR_MM / GRID_MM)) + 1
+    low, high = np.maximum(index.min(0) - reach, 0), index.max(0) + reach + 1
+    near = skin_of(version)[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    if not near.any():
+        return index, np.full(len(index), FAR_MM)
+    away = ndimage.distance_transform_edt(~near, sampling=GRID_MM)
+    return index, np.minimum(away[tuple((index - low).T)], FAR_MM)
 
 
 def by_region(distances: np.ndarray, regions: np.ndarray) -> dict[str, float]:
@@ -183,6 +192,7 @@ class Surveyor:
         return self.work / "surface" / f"{kind}_{hashlib.sha256(said).hexdigest()[:32]}.npz"
 
 
+@lru_cache(maxsize=2)
 def _surface(path: Path) -> Surface:
     source = load_source(path)
     try:
