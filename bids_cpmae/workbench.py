@@ -26,9 +26,11 @@ GROUPS = {
         "demo": ("bids_cpmae.training.demo", "make the codes of the demo head"),
     }),
     "evaluate": ("measure privacy, utility and anatomy", {
+        "compare": ("bids_cpmae.evaluation.compare", "privacy and utility, one after the other"),
         "privacy": ("bids_cpmae.evaluation.privacy", "recognise de-identified heads by face and by skin"),
         "utility": ("bids_cpmae.evaluation.utility", "run what a lab does next on originals and versions"),
         "attack": ("bids_cpmae.evaluation.attack", "attackers who learn on some people and meet others"),
+        "truth": ("bids_cpmae.evaluation.truth", "brain extraction and segmentation against label maps"),
         "anatomy": ("bids_cpmae.evaluation.anatomy", "masks held against label maps of known anatomy"),
     }),
 }  # fmt: skip

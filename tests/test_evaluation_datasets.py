@@ -1,4 +1,4 @@
-"""Who is compared with whom: a wrong pairing, a missing derivative or an empty folder is an error, never a silent zero."""
+"""Who is compared with whom: a wrong pairing, a missing derivative or an empty folder is an error, never a zero."""
 
 from argparse import ArgumentParser
 
@@ -50,7 +50,8 @@ def test_a_split_and_a_number_of_people(tmp_path, raw, refaced):
 
 
 def test_other_tools_name_their_files_as_they_like(tmp_path, raw):
-    other = write_dataset(tmp_path / "other", *(T1W.format(f"sub-{n}") for n in (1, 2)), "sub-3/sub-3_rec-defaced_T1w.nii.gz")
+    names = [*(T1W.format(f"sub-{n}") for n in (1, 2)), "sub-3/sub-3_rec-defaced_T1w.nii.gz"]
+    other = write_dataset(tmp_path / "other", *names)
     write_scan(other / "sub-3/sub-3_desc-x_mask.nii.gz")
     found = compared(raw, tmp_path / "out", "--derivatives", f"a={other}", "-w", tmp_path / "work")
     assert found.methods["a"]["sub-3"].name == "sub-3_rec-defaced_T1w.nii.gz"

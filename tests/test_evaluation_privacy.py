@@ -58,7 +58,7 @@ def test_people_without_a_face_in_the_gallery_are_an_error():
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """The whole command on synthetic people, a tool that does nothing and one that gives everybody the next one's head."""
+    """The whole command on synthetic people, a tool that does nothing and one that gives all the next one's head."""
     pytest.importorskip("dlib")
     pytest.importorskip("face_recognition_models")
     root = tmp_path_factory.mktemp("privacy")
