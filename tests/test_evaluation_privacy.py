@@ -14,7 +14,8 @@ from heads import somebody
 from bids_cpmae.errors import InputError
 from bids_cpmae.evaluation import privacy
 from bids_cpmae.evaluation.datasets import Comparison
-from bids_cpmae.evaluation.privacy import Faces, Outcome
+from bids_cpmae.evaluation.privacy import Faces
+from bids_cpmae.evaluation.ranking import Outcome
 
 PEOPLE = [f"sub-{n}" for n in range(4)]
 

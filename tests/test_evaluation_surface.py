@@ -11,6 +11,7 @@ from bids_cpmae.evaluation.surface import (
     by_region,
     depth_distance,
     depth_maps,
+    face_pixels,
     region_of,
     rigid_on_brain,
     skin_distances,
@@ -36,7 +37,7 @@ def coordinates(affine, shape):
 @pytest.mark.parametrize(("point", "name"), [
     ((0, 92, -70), "nose"), ((0, 78, -25), "nose"), ((32, 62, -28), "eyes"), ((-32, 62, -28), "eyes"),
     ((0, 70, -93), "lips"), ((5, 60, -120), "chin"), ((-50, 40, -70), "cheeks"), ((20, 74, -5), "forehead"),
-    ((79, -20, -40), "ears"),
+    ((79, -20, -40), "ears"), ((40, 40, -134), "neck"),
 ])  # fmt: skip
 def test_regions_lie_where_the_template_has_them(point, name):
     assert REGIONS[region_of(np.array(point, float))] == name
@@ -46,7 +47,7 @@ def test_a_head_is_no_distance_from_itself(surface):
     skin = skin_of(surface)
     assert 20_000 < skin.sum() < 400_000
     index, distances = skin_distances(surface, surface, np.ones_like(skin))
-    assert len(index) == skin.sum() and not distances.any()
+    assert len(index) == 2 * skin.sum() and not distances.any()
 
 
 def test_a_shaved_nose_is_seen_where_it_was(head, surface):
@@ -62,6 +63,9 @@ def test_a_shaved_nose_is_seen_where_it_was(head, surface):
     assert found["nose"] > 1.5 and distances.max() > 6
     assert max(found[name] for name in ("chin", "forehead", "eyes")) < 0.2
     assert "ears" not in found
+    # what was added counts as well as what is gone
+    index, distances = skin_distances(shaved, surface, front > 40)
+    assert by_region(distances, region_of(apply_affine(surface.affine, index)))["nose"] == pytest.approx(found["nose"])
 
 
 def test_a_head_without_a_face_is_far_but_not_infinitely(head, surface):
@@ -71,6 +75,14 @@ def test_a_head_without_a_face_is_far_but_not_infinitely(head, surface):
     _, front, _ = coordinates(surface.affine, surface.field.shape)
     _, distances = skin_distances(surface, cut, front > 40)
     assert FAR_MM / 2 < distances.mean() <= FAR_MM and distances.max() == FAR_MM
+
+
+def test_only_skin_that_is_replaced_counts_where_asked():
+    face = face_pixels()
+    assert 0.2 < face.mean() < 0.8
+    flat = np.zeros(face.shape, np.float32)
+    assert depth_distance(flat, np.where(face, 0, 9), face) == 0
+    assert depth_distance(flat, np.where(face, 9, 0), face) == 9
 
 
 def test_shape_tells_people_apart_however_they_lie():

@@ -8,6 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 COLOUR = "#0072b2"
+# Okabe & Ito, told apart by colour-blind readers too
+CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+STYLES = ("-", "--", ":")
 
 
 def bars(
@@ -37,7 +40,8 @@ def match_curves(ranks: Mapping[str, Sequence[int]], gallery: int) -> Figure:
     places = np.arange(1, gallery + 1)
     for number, (name, found) in enumerate(ranks.items()):
         share = (np.asarray(found)[:, None] <= places).mean(0)
-        axes.step(places, share, where="post", label=name, linestyle=("-", "--", "-.", ":")[number // 10 % 4])
+        style = {"color": CYCLE[number % len(CYCLE)], "linestyle": STYLES[number // len(CYCLE) % len(STYLES)]}
+        axes.step(places, share, where="post", label=name, **style)
     axes.plot(places, places / gallery, color="grey", linestyle="--", label="guessing")
     axes.set(xscale="log", xlabel=f"among the k likest of {gallery}", ylabel="share of people", ylim=(0, 1.02))
     axes.legend(fontsize="small")
@@ -57,5 +61,6 @@ def region_map(millimetres: Mapping[str, Sequence], regions: Sequence[str]) -> F
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
     axes.set_xticks(range(len(regions)), regions)
     axes.set_yticks(range(len(millimetres)), list(millimetres))
-    figure.colorbar(image, label="mean distance from old to new skin, mm")
+    figure.colorbar(image, label="mm")
+    axes.set_title("mean distance between old and new skin, mm", fontsize="medium")
     return figure

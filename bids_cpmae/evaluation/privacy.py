@@ -16,10 +16,8 @@ import hashlib
 import logging
 import statistics as averages
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +25,12 @@ import numpy as np
 from bids_cpmae.errors import ExitCode, InputError
 from bids_cpmae.evaluation import recognition
 from bids_cpmae.evaluation.album import Album, draw_all
-from bids_cpmae.evaluation.datasets import ORIGINAL, Comparison, add_comparison_arguments, open_comparison
+from bids_cpmae.evaluation.datasets import Comparison, add_comparison_arguments, open_comparison
+from bids_cpmae.evaluation.ranking import Outcome
 from bids_cpmae.evaluation.rendering import View
-from bids_cpmae.evaluation.statistics import auc_interval, bootstrap_interval, wilson_interval
-from bids_cpmae.evaluation.surface import REGIONS, Surveyor, depth_distance
+from bids_cpmae.evaluation.statistics import auc_interval, wilson_interval
+from bids_cpmae.evaluation.surface import REGIONS
+from bids_cpmae.evaluation.survey import SKIN_HEADER, skin_cells, skin_rows, survey
 from bids_cpmae.evaluation.tables import print_table, versions, write_json, write_tsv
 
 LOG = logging.getLogger("bids_cpmae")
@@ -43,10 +43,6 @@ PROBE_VIEWS = (
 HEADER = (
     "method", "people", "gallery", "faces_found", "rank_1", "rank_1_low", "rank_1_high", "rank_5", "median_rank",
     "auc", "auc_low", "auc_high",
-)  # fmt: skip
-SKIN_HEADER = (
-    "method", "people", "gallery", "rank_1", "median_rank", "auc", "auc_low", "auc_high", "face_mm", "face_low",
-    "face_high", *(f"{name}_mm" for name in REGIONS),
 )  # fmt: skip
 PEOPLE_HEADER = (
     "method", "participant_id", "faces_found", "face_rank", "face_distance", "skin_rank", "skin_distance_mm", "face_mm",
@@ -127,46 +123,6 @@ def _networks() -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part.read_bytes()).digest() for part in parts)).hexdigest()
 
 
-@dataclass
-class Outcome:
-    """What an attacker who sorts the gallery made of one version.
-
-    Attributes
-    ----------
-    gallery : int
-        People in the gallery.
-    distances : dict of str to dict of str to float
-        From each person's probe to everybody in the gallery.
-    found : dict of str to float
-        Share of each person's pictures in which a face was found.
-    """
-
-    method: str
-    gallery: int
-    distances: dict[str, dict[str, float]] = field(default_factory=dict)
-    found: dict[str, float] = field(default_factory=dict)
-
-    def rank(self, person: str) -> int:
-        """Place of a person when the gallery is sorted by likeness to their probe; 1 is recognised.
-
-        Ties go to the person, the cautious way round.
-        """
-        own = self.distances[person][person]
-        return 1 + sum(distance < own for distance in self.distances[person].values())
-
-    @property
-    def ranks(self) -> dict[str, int]:
-        """Of everybody measured."""
-        return {person: self.rank(person) for person in self.distances}
-
-    def verification(self) -> dict[str, tuple[list[float], list[float]]]:
-        """Likeness (the higher the liker) of each probe to its own person, and to all others."""
-        return {
-            person: ([-row[person]], [-value for other, value in row.items() if other != person])
-            for person, row in self.distances.items()
-        }
-
-
 def recognise(comparison: Comparison, recogniser) -> list[Outcome]:
     """Rank everybody measured, in every version, in the gallery of all originals.
 
@@ -216,86 +172,6 @@ def rows_of(outcomes: list[Outcome], seed: int) -> list[tuple]:
     return rows
 
 
-def _survey_person(task: tuple[Surveyor, Path, list[Path], np.ndarray]) -> list[dict[str, float]]:
-    surveyor, original, scans, mask = task
-    surveyor.depth(original)
-    found = []
-    for path in scans:
-        found.append(surveyor.change(original, path, mask))
-        surveyor.depth(path)
-    return found
-
-
-def _survey_stranger(task: tuple[Surveyor, Path]) -> None:
-    surveyor, path = task
-    surveyor.depth(path)
-
-
-Changes = dict[tuple[str, str], dict[str, float]]
-
-
-def survey(comparison: Comparison, *, nprocs: int = 1) -> tuple[list[Outcome], Changes]:
-    """Rank everybody in every version by the shape of the skin alone, and measure how far it moved.
-
-    Returns
-    -------
-    outcomes : list of Outcome
-        Distances between depth maps, in mm.
-    changes : dict of (method, person) to dict of str to float
-        Mean distance from the original's skin to the version's, in mm, of the ``face`` and by region.
-    """
-    surveyor = Surveyor(comparison.work)
-    others = {method: scans for method, scans in comparison.methods.items() if method != ORIGINAL}
-    tasks = [
-        (surveyor, comparison.originals[person], [scans[person] for scans in others.values()], comparison.face(person))
-        for person in comparison.people
-    ]
-    strangers = [(surveyor, path) for person, path in comparison.originals.items() if person not in comparison.people]
-    changes: Changes = {}
-    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
-        for person, found in zip(comparison.people, pool.map(_survey_person, tasks), strict=True):
-            changes.update({(method, person): change for method, change in zip(others, found, strict=True)})
-            LOG.info("skin: %s measured in %d versions", person, len(found))
-        for number, _ in enumerate(pool.map(_survey_stranger, strangers), 1):
-            if number % 10 == 0 or number == len(strangers):
-                LOG.info("skin: %d of %d others in the gallery measured", number, len(strangers))
-    gallery = {person: surveyor.depth(path) for person, path in comparison.originals.items()}
-    outcomes = []
-    for method, scans in others.items():
-        outcome = Outcome(method, len(gallery))
-        for person, path in scans.items():
-            probe = surveyor.depth(path)
-            outcome.distances[person] = {other: depth_distance(probe, depth) for other, depth in gallery.items()}
-        outcomes.append(outcome)
-    return outcomes, changes
-
-
-def skin_rows(outcomes: list[Outcome], changes: Changes, seed: int) -> list[tuple]:
-    """The lines of a table of `SKIN_HEADER`, a version each; the original itself would be found at distance 0."""
-    rows = []
-    for outcome in outcomes:
-        ranks, mine = list(outcome.ranks.values()), [changes[outcome.method, person] for person in outcome.distances]
-        face = [change["face"] for change in mine]
-        regions = [[change[name] for change in mine if name in change] for name in REGIONS]
-        rows.append((
-            outcome.method, len(ranks), outcome.gallery, f"{sum(rank == 1 for rank in ranks)}/{len(ranks)}",
-            f"{averages.median(ranks):g}", *(f"{v:.3f}" for v in auc_interval(outcome.verification(), seed=seed)),
-            f"{np.mean(face):.2f}", *(f"{end:.2f}" for end in bootstrap_interval(face, seed=seed)),
-            *(f"{np.mean(values):.2f}" if values else None for values in regions),
-        ))  # fmt: skip
-    return rows
-
-
-def _skin_cells(by_skin: list[Outcome], changes: Changes, method: str, person: str) -> tuple:
-    """Cells of `PEOPLE_HEADER` from ``skin_rank`` on; nothing for the original."""
-    for outcome in by_skin:
-        if outcome.method == method:
-            moved = [changes[method, person].get(name) for name in ("face", *REGIONS)]
-            own = outcome.distances[person][person]
-            return (outcome.rank(person), f"{own:.3f}", *(None if mm is None else f"{mm:.3f}" for mm in moved))
-    return (None,) * (3 + len(REGIONS))
-
-
 def main(args: argparse.Namespace) -> int:
     """Measure, write privacy.tsv, privacy_people.tsv, privacy.json and privacy.html, and print."""
     from bids_cpmae.evaluation.page import Section, Table, write_page
@@ -311,12 +187,12 @@ def main(args: argparse.Namespace) -> int:
     recogniser.learn_place(comparison.originals)
     outcomes = recognise(comparison, recogniser)
     rows = rows_of(outcomes, comparison.seed)
-    by_skin, changes = survey(comparison, nprocs=args.nprocs)
-    shape_rows = skin_rows(by_skin, changes, comparison.seed)
+    by_skin, by_head, changes = survey(comparison, nprocs=args.nprocs)
+    shape_rows = skin_rows(by_skin, by_head, changes, comparison.seed)
     people_rows = [
         (
             outcome.method, person, f"{outcome.found[person]:.3f}", rank, f"{outcome.distances[person][person]:.4f}",
-            *_skin_cells(by_skin, changes, outcome.method, person),
+            *skin_cells(by_skin, changes, outcome.method, person),
         )
         for outcome in outcomes
         for person, rank in outcome.ranks.items()
@@ -346,16 +222,17 @@ def main(args: argparse.Namespace) -> int:
     )  # fmt: skip
     by_shape = Section(
         "Skin",
-        "Mean distance in mm from the original's skin to the version's where the face is (ears apart), and the gallery "
-        "sorted by distance between surfaces that were aligned by the brain.",
+        "Mean distance in mm between the original's skin and the version's where the face mask lies, and the gallery "
+        "sorted by distance between surfaces that were aligned by the brain: of the skin that face mode replaces, and "
+        "(head_) of all that is seen, most of which no method touches.",
         [Table("By method", SKIN_HEADER, shape_rows)],
         [
             bars(
-                [row[0] for row in shape_rows], [float(row[8]) for row in shape_rows],
-                [(float(row[9]), float(row[10])) for row in shape_rows],
+                [row[0] for row in shape_rows], [float(row[10]) for row in shape_rows],
+                [(float(row[11]), float(row[12])) for row in shape_rows],
                 xlabel="mean distance from old to new skin, mm",
             ),
-            region_map({row[0]: row[11:] for row in shape_rows}, REGIONS),
+            region_map({row[0]: row[13:] for row in shape_rows}, REGIONS),
         ] if shape_rows else [],
     )  # fmt: skip
     write_page(

@@ -21,7 +21,7 @@ def bootstrap_interval(
         When there is no value, or one is not a number: leave people out before, and say so.
     """
     values = np.asarray(values, float)
-    if not values.size or np.isnan(values).any():
+    if not values.size or not np.isfinite(values).all():
         raise ValueError(f"one finite value a person is wanted, got {values}")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])

@@ -6,9 +6,6 @@ head is brought to one frame by its brain alone, size kept, as one would who hol
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,21 +13,19 @@ import numpy as np
 from scipy import ndimage
 from scipy.linalg import polar
 
-from bids_cpmae.errors import ExitCode, InputError, ScanError
-from bids_cpmae.evaluation.rendering import GRID_MM, Surface, first_hit, head_surface
+from bids_cpmae.evaluation.rendering import GRID_MM, Surface, first_hit
 from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import apply_affine, covering_grid
-from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.registration import register, scratch_folder
 from bids_cpmae.imaging.resample import sample_points
 
-REGIONS = ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears")
-MAP_MM = 8.0
+REGIONS = ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears", "neck")
+NOT_FACE = ("ears", "neck")
 DEPTH_MM = 2.0
 # head-space boxes in mm that a face is looked at through: right, front and left side, first hit along the second axis
 FACE_BOX = ((-80.0, 80.0), (-40.0, 120.0), (-140.0, 0.0))
 FAR_MM = 15.0
-VERSION = 1
+TEMPLATE_SKIN = 0.15
 
 
 def region_of(points: np.ndarray) -> np.ndarray:
@@ -40,7 +35,8 @@ def region_of(points: np.ndarray) -> np.ndarray:
     ----------
     points : ndarray (..., 3)
         RAS+ mm from the anterior commissure. On the template the tip of the nose lies at (0, 92, -70), the eyes at
-        (+-32, 62, -28), the mouth at (0, 70, -93), the chin at (0, 60, -120).
+        (+-32, 62, -28), the mouth at (0, 70, -93), the chin at (0, 60, -120). Meant for skin that is replaced: all of
+        it behind the face is ``ears``.
 
     Returns
     -------
@@ -55,9 +51,10 @@ def region_of(points: np.ndarray) -> np.ndarray:
             (across < np.where(up < -32, 20, 10)) & (up > -80) & (forward > 60),
             (across > 10) & (across < 55) & (up > -44) & (forward > 30),
             (across < 28) & (up > -106) & (up <= -80) & (forward > 45),
-            (across < 30) & (up <= -106) & (forward > 45),
+            (across < 30) & (up <= -106) & (up > -132) & (forward > 45),
+            up < -126,
         ],
-        [REGIONS.index(name) for name in ("ears", "forehead", "nose", "eyes", "lips", "chin")],
+        [REGIONS.index(name) for name in ("ears", "forehead", "nose", "eyes", "lips", "chin", "neck")],
         REGIONS.index("cheeks"),
     )
 
@@ -71,7 +68,7 @@ def skin_of(surface: Surface) -> np.ndarray:
 
 
 def skin_distances(original: Surface, version: Surface, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each skin point of the original is from the skin of a version of it.
+    """How far each skin point of the original is from a version's skin, and each of the version's from the original's.
 
     Parameters
     ----------
@@ -83,17 +80,23 @@ def skin_distances(original: Surface, version: Surface, where: np.ndarray) -> tu
     Returns
     -------
     index : ndarray (N, 3)
-        Voxels of the original's skin.
+        Voxels of the skin, the original's first.
     distances : ndarray (N,)
         In mm; `FAR_MM` at most, so that a hole counts as one and not for what lies at its bottom.
     """
-    index = np.argwhere(skin_of(original) & where)
+    skins = skin_of(original), skin_of(version)
+    ways = [_one_way(skins[0] & where, skins[1]), _one_way(skins[1] & where, skins[0])]
+    return tuple(np.concatenate(parts) for parts in zip(*ways, strict=True))
+
+
+def _one_way(start: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    index = np.argwhere(start)
     if not index.size:
         return index, np.zeros(0)
     # skin further away than counts need not be looked at
     reach = int(np.ceil(FAR_MM / GRID_MM)) + 1
     low, high = np.maximum(index.min(0) - reach, 0), index.max(0) + reach + 1
-    near = skin_of(version)[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    near = target[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     if not near.any():
         return index, np.full(len(index), FAR_MM)
     away = ndimage.distance_transform_edt(~near, sampling=GRID_MM)
@@ -101,111 +104,14 @@ def skin_distances(original: Surface, version: Surface, where: np.ndarray) -> tu
 
 
 def by_region(distances: np.ndarray, regions: np.ndarray) -> dict[str, float]:
-    """Mean distance in mm over the whole ``face`` (ears not counted) and in each region that has skin."""
-    face = regions != REGIONS.index("ears")
+    """Mean distance in mm over the whole ``face`` (without ears and neck) and in each region that has skin."""
+    face = ~np.isin(regions, [REGIONS.index(name) for name in NOT_FACE])
     found = {"face": float(distances[face].mean())} if face.any() else {}
     for number, name in enumerate(REGIONS):
         here = regions == number
         if here.any():
             found[name] = float(distances[here].mean())
     return found
-
-
-@dataclass(frozen=True)
-class Surveyor:
-    """Measures surfaces of scans and remembers what costs.
-
-    Attributes
-    ----------
-    work : Path
-        Its folder ``surface`` holds faces.
-    """
-
-    work: Path
-
-    def change(self, original: Path, version: Path, mask: np.ndarray) -> dict[str, float]:
-        """Mean distance in mm between an original's skin and a version's, by region, where ``mask`` lies.
-
-        Parameters
-        ----------
-        mask : ndarray (X, Y, Z), bool
-            On the original's grid, True = face.
-
-        Raises
-        ------
-        InputError
-            When the scans are not on one grid, or hold no head.
-        """
-        place = self._place("change", original, version)
-        if place.is_file():
-            with np.load(place) as stored:
-                return {name: float(stored[name]) for name in stored.files}
-        source, other = load_source(original), load_source(version)
-        if other.shape3 != source.shape3 or not np.allclose(other.affine, source.affine, atol=1e-3):
-            raise InputError(f"{version}: not on the grid of {original.name}", ExitCode.DATA)
-        surfaces = [_surface(path) for path in (original, version)]
-        grid = surfaces[0].affine
-        to_mask = np.linalg.inv(source.affine) @ grid
-        where = ndimage.affine_transform(
-            ndimage.binary_dilation(mask).astype(np.float32), to_mask, output_shape=surfaces[0].field.shape, order=0
-        )  # fmt: skip
-        index, distances = skin_distances(*surfaces, where > 0.5)
-        if not index.size:
-            raise InputError(f"{original}: there is no skin where the face is", ExitCode.DATA)
-        found = by_region(distances, region_of(self._to_head(original)(apply_affine(grid, index))))
-        _keep(place, found)
-        return found
-
-    def _to_head(self, path: Path):
-        """From an original's world to head space, by the registration that locates faces."""
-        from bids_cpmae.imaging.headspace import CoordinateMap
-        from bids_cpmae.imaging.template import load_template
-
-        place = self._place("to_head", path)
-        if not place.is_file():
-            source = load_source(path)
-            scan = coarse_scan(source.data, source.affine)
-            with scratch_folder() as folder:
-                found = register(load_template().grid, scan, folder=Path(folder))
-                made = found.moving_to_fixed(*covering_grid(scan.affine, scan.data.shape, MAP_MM, pad=MAP_MM))
-            _keep(place, {"affine": made.affine, "points": made.points})
-        with np.load(place) as stored:
-            return CoordinateMap(stored["affine"], stored["points"])
-
-    def depth(self, path: Path) -> np.ndarray:
-        """Depth of the skin seen from the right, the front and the left, the head brought to one frame by its brain.
-
-        Returns
-        -------
-        ndarray (3, U, V), float32
-            In mm from the box's face; NaN where nothing is met.
-        """
-        place = self._place("depth", path)
-        if not place.is_file():
-            source = load_source(path)
-            _keep(place, {"depth": depth_maps(_surface(path), rigid_on_brain(source.data, source.affine))})
-        with np.load(place) as stored:
-            return stored["depth"]
-
-    def _place(self, kind: str, *paths: Path) -> Path:
-        said = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths) + str(VERSION).encode()
-        return self.work / "surface" / f"{kind}_{hashlib.sha256(said).hexdigest()[:32]}.npz"
-
-
-@lru_cache(maxsize=2)
-def _surface(path: Path) -> Surface:
-    source = load_source(path)
-    try:
-        return head_surface(source.data, source.affine)
-    except ScanError as error:
-        raise InputError(f"{path}: {error}", ExitCode.DATA) from error
-
-
-def _keep(place: Path, arrays: Mapping) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_suffix(".part.npz")
-    np.savez_compressed(partial, **arrays)
-    partial.replace(place)
 
 
 def rigid_on_brain(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -247,8 +153,27 @@ def depth_maps(surface: Surface, to_scan: np.ndarray) -> np.ndarray:
     return np.stack([DEPTH_MM * first_hit(np.ascontiguousarray(view)) for view in seen])
 
 
-def depth_distance(a: np.ndarray, b: np.ndarray) -> float:
+@lru_cache(maxsize=1)
+def face_pixels() -> np.ndarray:
+    """Pixels of `depth_maps` (3, U, V), bool, in which the template shows skin that face mode replaces."""
+    from bids_cpmae.imaging.template import load_template
+
+    template = load_template()
+    tissue = Surface(template.grid.data / TEMPLATE_SKIN, template.grid.affine)
+    masks = [depth_maps(Surface(np.where(part, tissue.field, 0), tissue.affine), np.eye(4))
+             for part in (template.replaced(), np.ones(tissue.field.shape, bool))]  # fmt: skip
+    return np.isfinite(masks[0]) & (masks[0] <= masks[1] + 2 * DEPTH_MM)
+
+
+def depth_distance(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float:
     """Mean difference in mm of two heads' depth maps where both have skin, no pixel counting more than `FAR_MM`.
+
+    Parameters
+    ----------
+    a, b : ndarray (3, U, V)
+        Of `depth_maps`.
+    where : ndarray (3, U, V), bool, optional
+        Pixels that count; all if not given.
 
     Raises
     ------
@@ -256,6 +181,8 @@ def depth_distance(a: np.ndarray, b: np.ndarray) -> float:
         When they share no pixel.
     """
     both = np.isfinite(a) & np.isfinite(b)
+    if where is not None:
+        both &= where
     if not both.any():
         raise ValueError("the two heads share no skin to compare")
     return float(np.minimum(np.abs(a - b)[both], FAR_MM).mean())
