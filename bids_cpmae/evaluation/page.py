@@ -57,7 +57,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, settings:
     pictures = [[_picture(figure) for figure in section.figures] for section in sections]
     text = page.render(
         title=title, parts=list(zip(sections, pictures, strict=True)), version=__version__,
-        settings=json.dumps(settings, indent=2) if settings else None,
+        settings=json.dumps(settings, indent=2, default=str) if settings else None,
     )  # fmt: skip
     partial = Path(path).with_suffix(".part")
     partial.write_text(text, encoding="utf-8")
