@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,8 @@ def process(
     place = folder / f"{said.hexdigest()[:32]}.npz" if folder else None
     if place and place.is_file():
         return Products.load(place)
+    # ITK counts its threads once, at its first use, and sums in the order in which they end
+    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
     source = load_source(path)
     spacing = max(1.0, float(source.spacing.mean()))
     affine, shape = covering_grid(source.affine, source.shape3, spacing)
