@@ -7,7 +7,7 @@ import pytest
 
 from bids_cpmae.evaluation.page import Section, Table, write_page
 from bids_cpmae.evaluation.pipelines import Products
-from bids_cpmae.evaluation.plots import bars, match_curves, region_map
+from bids_cpmae.evaluation.plots import bars, match_curves, points, region_map
 from bids_cpmae.evaluation.statistics import auc, auc_interval, bootstrap_interval, wilson_interval
 from bids_cpmae.evaluation.tables import versions, write_json, write_tsv
 from bids_cpmae.evaluation.truth import hold_against, tissue_labels
@@ -39,13 +39,14 @@ def test_page_stands_alone(tmp_path):
     figures = [
         bars(["a", "b"], [0.5, 0.7], [(0.4, 0.6), (0.7, 0.7)], xlabel="AUC", chance=0.5),
         match_curves({"a": [1, 2, 3], "b": [9, 9, 1]}, 10),
+        points(["a", "b"], [0.98, 0.99], [(0.97, 0.99), (0.985, 0.995)], xlabel="Dice"),
         region_map({"a": ["1.0", None], "b": ["2", "0.1"]}, ("x", "y")),
     ]  # fmt: skip
     section = Section("One", "first\n\nsecond", [table], figures)
     path = write_page(tmp_path / "page.html", "A & B", [section], settings={"seed": 1})
     text = path.read_text()
     assert "<script" not in text and "http" not in text and "&lt;script&gt;" in text and "A &amp; B" in text
-    assert text.count("data:image/png;base64,") == 3 and "n/a" in text and "&#34;seed&#34;: 1" in text
+    assert text.count("data:image/png;base64,") == 4 and "n/a" in text and "&#34;seed&#34;: 1" in text
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 

@@ -33,6 +33,22 @@ def bars(
     return figure
 
 
+def points(
+    labels: Sequence[str], values: Sequence[float], intervals: Sequence[tuple[float, float]], *, xlabel: str
+) -> Figure:
+    """A point a method with its interval, for values that lie near to one another and far from 0."""
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    low, high = np.transpose(intervals)
+    middle = np.asarray(values, float)
+    reach = np.maximum([middle - low, high - middle], 0)
+    axes.errorbar(middle, labels, xerr=reach, fmt="o", color=COLOUR, ecolor="black", capsize=3)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x", alpha=0.4)
+    axes.invert_yaxis()
+    return figure
+
+
 def match_curves(ranks: Mapping[str, Sequence[int]], gallery: int) -> Figure:
     """Cumulative match curves: the share of people found among the k likest, against k."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")

@@ -18,7 +18,7 @@ import numpy as np
 from bids_cpmae.errors import ExitCode, InputError
 from bids_cpmae.evaluation.datasets import ORIGINAL, Comparison, add_comparison_arguments, open_comparison
 from bids_cpmae.evaluation.pipelines import MAP_MM, STEPS, TISSUES, Products, process
-from bids_cpmae.evaluation.plots import bars
+from bids_cpmae.evaluation.plots import points
 from bids_cpmae.evaluation.statistics import bootstrap_interval
 from bids_cpmae.evaluation.tables import print_table, versions, write_json, write_tsv
 from bids_cpmae.imaging.headspace import apply_affine, covering_grid
@@ -226,7 +226,7 @@ def main(args: argparse.Namespace) -> int:
     write_json(comparison.out / "utility.json", settings)
     shown = [row for row in rows if row[3] is not None]
     figures = [
-        bars(
+        points(
             [row[0] for row in shown], [float(row[at]) for row in shown],
             [(float(row[at + 1]), float(row[at + 2])) for row in shown], xlabel=label,
         )
