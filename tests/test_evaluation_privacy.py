@@ -17,7 +17,7 @@ from bids_cpmae.evaluation.datasets import Comparison
 from bids_cpmae.evaluation.privacy import Faces
 from bids_cpmae.evaluation.ranking import Outcome
 
-PEOPLE = [f"sub-{n}" for n in range(4)]
+PEOPLE = [f"sub-{n}" for n in range(3)]
 
 
 def comparison(methods, originals, people=None):
