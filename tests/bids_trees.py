@@ -50,6 +50,7 @@ def write_tiny_weights(path: Path) -> Path:
     """Networks of the real kind, small and untrained: they draw rubble, all else is as with trained ones."""
     import torch
 
+    from bids_cpmae.model.identity import Identity
     from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder
     from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig
     from bids_cpmae.model.weights import save_weights
@@ -57,7 +58,7 @@ def write_tiny_weights(path: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shape = VQVAEConfig(
-            channels=(4, 4, 8), encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0), codes=16, code_dim=4
+            channels=(4, 4, 8), encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0), codes=16, code_dim=4, levels=2
         )
-        mae = MAEConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, latent=4, code_dim=4, codes=16)
-        return save_weights(path, VQVAE(shape), VQVAE(shape), MaskedAutoencoder(mae))
+        mae = MAEConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, code_dim=4, brain_dim=4)
+        return save_weights(path, VQVAE(shape), VQVAE(shape), MaskedAutoencoder(mae), Identity(4))

@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_erosion
 
 from bids_cpmae.errors import WeightsError
-from bids_cpmae.model.cpmae import CPMAE, SamplingConfig, draw
+from bids_cpmae.imaging.headspace import head_affine, head_shape
+from bids_cpmae.imaging.intensity import BRAIN_LEVEL
+from bids_cpmae.imaging.resample import resample
+from bids_cpmae.imaging.template import load_template
+from bids_cpmae.model.cpmae import CPMAE, SamplingConfig
+from bids_cpmae.model.identity import Identity, bend_template, share_of, shares
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells, group_cells
 from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig
@@ -27,13 +33,20 @@ def anatomy():
 @pytest.fixture(scope="module")
 def model(anatomy):
     torch.manual_seed(0)
-    vqvae = VQVAEConfig(channels=(4, 4, 8), encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0), codes=16, code_dim=4)
-    mae = MAEConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, latent=4, code_dim=4, codes=16)
-    filler = MaskedAutoencoder(mae)
+    vqvae = VQVAEConfig(
+        channels=(4, 4, 8), encoder_blocks=(0, 0, 0), decoder_blocks=(0, 0, 0), codes=16, code_dim=4, levels=2
+    )
+    mae = MAEConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, code_dim=4, brain_dim=4)
+    filler, identity = MaskedAutoencoder(mae), Identity(3)
     # untrained it predicts the average head whoever is asked for; wake it
     torch.nn.init.normal_(filler.head.weight, std=0.5)
     torch.nn.init.normal_(filler.head.bias, std=0.5)
-    return CPMAE(VQVAE(vqvae), VQVAE(vqvae), filler, anatomy).eval()
+    identity.components.normal_(std=5.0)
+    model = CPMAE(VQVAE(vqvae), VQVAE(vqvae), filler, identity, anatomy).eval()
+    for part in (model.skull, model.brain):  # codes where the features are, so that heads differ in theirs
+        noise = torch.rand(1, 1, 32, 32, 32)
+        part.codebook.initialise(part.features(noise, torch.ones_like(noise)).detach().movedim(1, -1).reshape(-1, 4))
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +58,7 @@ def scan():
 
 
 def test_ungroup_inverts_group():
-    codes = torch.arange(SIDE**3).reshape(1, SIDE, SIDE, SIDE)
+    codes = torch.arange(2 * SIDE**3).reshape(1, SIDE, SIDE, SIDE, 2)
     assert torch.equal(ungroup(group(codes), SIDE // 2), codes)
 
 
@@ -86,35 +99,59 @@ def test_the_brain_is_put_back(model, scan, anatomy):
         assert np.array_equal(new[anatomy.brain], volume[anatomy.brain])
 
 
-@pytest.mark.parametrize("sampling", [SamplingConfig(steps=1), SamplingConfig(steps=3, temperature=0.5, snap=0.5)])
-def test_sampling_options_fill_every_masked_code(model, scan, sampling):
+def test_a_scale_of_zero_gives_everybody_the_average_face(model, scan):
     volume, blank = scan
-    new = model.remodel(volume, blank, sampling=sampling)
-    assert np.isfinite(new).all()
-    assert new[blank].std() > 0
+    same = SamplingConfig(identity_scale=0.0)
+    first, other = (model.remodel(volume, blank, identity_seed=n, sampling=same) for n in (1, 2))
+    assert np.array_equal(first, other)
 
 
-def test_a_cold_draw_takes_the_likeliest():
-    logits = torch.tensor([[0.0, 3.0, 1.0]])
-    drawn, certainty = draw(logits, 0.0, torch.Generator())
-    assert drawn.item() == 1
-    assert certainty.item() == pytest.approx(logits.log_softmax(-1)[0, 1].item())
+def test_snapped_vectors_are_those_of_codes(model, scan):
+    masked = cells(scan[1] & ~model.anatomy.brain, 8)
+    places = Places.of(masked, model.anatomy)
+    skull, brain, sketch = (torch.zeros(1, 32, 32, 32, 2, dtype=torch.long) for _ in range(3))
+    with torch.no_grad():
+        vectors = model.fill(skull, brain, sketch, places, snap=1.0)
+        free = model.fill(skull, brain, sketch, places)
+    book = model.skull.codebook
+    inside = torch.from_numpy(masked & places.reach)
+    drawn = vectors[0, inside]
+    assert len(drawn) and torch.allclose(book.lookup(book.nearest(free[0, inside])), drawn, atol=1e-6)
+    assert not torch.allclose(free[0, inside], drawn)
 
 
-def test_a_warm_draw_follows_the_odds():
-    logits = torch.tensor([0.0, 1.0]).expand(20000, 2)
-    drawn, _ = draw(logits, 1.0, torch.Generator().manual_seed(0))
-    assert drawn.float().mean().item() == pytest.approx(torch.sigmoid(torch.tensor(1.0)).item(), abs=0.02)
+def test_a_sketch_without_displacement_is_the_template():
+    template = load_template()
+    still = np.zeros((3, 32, 32, 32), np.float32)
+    plain = resample(template.grid.data, template.grid.affine, head_affine(), head_shape()) * BRAIN_LEVEL
+    assert np.abs(bend_template(still, shares("face")) - np.clip(plain, 0, 1)).max() < 1e-3
+
+
+def test_a_sketch_bends_inside_the_mask_only():
+    shift = np.zeros((3, 32, 32, 32), np.float32)
+    shift[1] = 4.0  # what is shown lies 4 mm further back
+    share = shares("face")
+    still, moved = (bend_template(field, share) for field in (0 * shift, shift))
+    changed = np.abs(moved - still)[::2, ::2, ::2] > 0.01
+    fixed = binary_erosion(share == 0, iterations=2)
+    assert changed[share == 1].mean() > 0.05 and not changed[fixed].any()
+    nose = np.argwhere(still[128] > 0.1)[:, 0].max()
+    assert nose - np.argwhere(moved[128] > 0.1)[:, 0].max() == pytest.approx(4, abs=1)
+
+
+def test_the_share_grows_from_the_border_inwards():
+    assert share_of(np.array([3.0, 0.0, -4.0, -8.0, -99.0]), 8.0).tolist() == [0, 0, 0.5, 1, 1]
 
 
 def test_weights_come_back_from_their_file(model, scan, tmp_path, monkeypatch):
-    path = save_weights(tmp_path / "w.safetensors", model.skull, model.brain, model.mae)
+    path = save_weights(tmp_path / "w.safetensors", model.skull, model.brain, model.mae, model.identity)
     monkeypatch.setattr("bids_cpmae.model.weights.shipped_anatomy", lambda: model.anatomy)
     load_cpmae.cache_clear()
     loaded = load_cpmae(path)
     load_cpmae.cache_clear()
-    codes = torch.randint(0, 16, (1, 4, 4, 4))
+    codes = torch.randint(0, 16, (1, 4, 4, 4, 2))
     assert torch.allclose(loaded.skull.decode(codes), model.skull.decode(codes), atol=2e-2)
+    assert torch.allclose(loaded.identity.components, model.identity.components, atol=2e-2)
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all"])

@@ -5,7 +5,8 @@ import torch
 
 from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig, pixel_shuffle3d, pixel_unshuffle3d
 
-TINY = VQVAEConfig(channels=(4, 8, 8), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1), codes=32, code_dim=4)
+TINY = VQVAEConfig(channels=(4, 8, 8), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1), codes=32, code_dim=4,
+                   levels=2)  # fmt: skip
 
 
 @pytest.fixture()
@@ -25,7 +26,7 @@ def test_pixel_shuffle_inverts_unshuffle():
 
 def test_codes_and_volume_have_the_documented_shapes(tiny):
     codes = tiny.encode(torch.rand(1, 1, 32, 16, 24), torch.ones(1, 1, 32, 16, 24))
-    assert codes.shape == (1, 4, 2, 3)
+    assert codes.shape == (1, 4, 2, 3, 2)
     assert codes.dtype == torch.int64
     assert tiny.decode(codes).shape == (1, 1, 32, 16, 24)
 
@@ -49,17 +50,29 @@ def test_a_far_change_moves_no_code(tiny):
 
 def test_codebook_finds_its_own_vectors(tiny):
     indices = torch.arange(32)
-    assert torch.equal(tiny.codebook.nearest(tiny.codebook.lookup(indices)), indices)
+    for book in tiny.codebook.levels:
+        assert torch.equal(book.nearest(book.lookup(indices)), indices)
 
 
-def test_codebook_follows_what_is_assigned_to_it():
+def test_codebooks_follow_what_is_assigned_to_them():
     torch.manual_seed(1)
     book = VQVAE(TINY).codebook
     target = torch.full((64, 4), 3.0) + 0.01 * torch.randn(64, 4)
     for _ in range(300):
         book.update(target, book.nearest(target))
-    nearest = book.lookup(book.nearest(target))
-    assert (nearest - target).abs().max() < 0.1
+    assert (book.lookup(book.nearest(target)) - target).abs().max() < 0.1
+
+
+def test_a_second_codebook_stands_for_what_the_first_leaves():
+    torch.manual_seed(2)
+    book, target = VQVAE(TINY).codebook, torch.randn(4096, 4)
+    book.initialise(target)
+    for _ in range(60):
+        book.update(target, book.nearest(target))
+    indices = book.nearest(target)
+    first = (book.levels[0].lookup(indices[:, 0]) - target).square().mean()
+    both = (book.lookup(indices) - target).square().mean()
+    assert both < 0.4 * first
 
 
 def test_training_step_lowers_the_error():

@@ -9,7 +9,8 @@ from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.contrasts import BRAIN_LABELS, draw_contrast
 from bids_cpmae.training.crops import CropSampler
 from bids_cpmae.training.loop import learning_rate, train
-from bids_cpmae.training.tokens import deform_face
+from bids_cpmae.training.shapes import fit_identity, mirrored
+from bids_cpmae.training.tokens import bend_face, joined, random_bend
 from bids_cpmae.training.vqvae import reconstruction_loss
 
 
@@ -49,15 +50,43 @@ def test_crops_follow_the_step_and_split_the_head(bank, part):
     assert 0 < known.mean() <= 1
 
 
-def test_deformation_leaves_all_but_the_mask():
+def test_bending_leaves_all_but_the_mask():
     rng = np.random.default_rng(0)
-    volume = rng.random((64, 64, 64)).astype(np.float32)
-    distance = np.full(volume.shape, 10.0, np.float32)
-    distance[16:48, 16:48, 16:48] = -8
-    box = (slice(8, 56),) * 3
-    bent = deform_face(volume, distance, box, rng)
-    changed = np.abs(bent - volume[box]) > 1e-4
-    assert changed.any() and not changed[distance[box] > 0].any()
+    volume = rng.random((256, 256, 256), dtype=np.float32)
+    share = np.zeros((128, 128, 128), np.float32)
+    share[40:60, 40:60, 40:60] = 1
+    box = (slice(72, 128),) * 3
+    changed = np.abs(bend_face(volume, random_bend(rng), share, box) - volume[box]) > 1e-3
+    stays = np.ones(changed.shape, bool)
+    stays[7:49, 7:49, 7:49] = False
+    assert changed[12:44, 12:44, 12:44].mean() > 0.9 and not changed[stays].any()
+
+
+def test_joined_displacements_lead_through_both():
+    first, then = np.zeros((2, 3, 32, 32, 32), np.float32)
+    first[0] = 8.0  # one node on
+    then[1] = np.arange(32, dtype=np.float32)[:, None, None]
+    both = joined(first, then)
+    assert np.allclose(both[0], 8) and np.allclose(both[1, 3, 5, 7], 4)
+
+
+def test_identities_are_drawn_of_the_shapes(tmp_path):
+    """Heads that differ by one mode of shape: the first component is that mode, as wide as it varies."""
+    rng = np.random.default_rng(0)
+    bank, shapes = tmp_path / "bank", tmp_path / "shapes"
+    bank.mkdir()
+    shapes.mkdir()
+    mode = np.zeros((32, 32, 32, 3), np.float32)
+    mode[8:24, 20:30, 8:20, 1] = 2.0
+    mode = (mode + mode[::-1]) / 2
+    for number, amount in enumerate((-1.5, -0.5, 0.5, 1.5)):
+        np.save(bank / f"{number}_T1w.npy", np.zeros(1, np.uint8))
+        np.save(shapes / f"{number}_T1w.npy", amount * mode + 1e-3 * rng.standard_normal(mode.shape))
+    identity = fit_identity(Bank.open(bank), shapes, components=2)
+    spread = identity.components[0].norm() / np.linalg.norm(mode)
+    assert spread.item() == pytest.approx(np.sqrt(1.25), rel=0.02)
+    assert identity.components[1].norm() < 0.05 * identity.components[0].norm()
+    assert np.allclose(mirrored(mirrored(mode.transpose(3, 0, 1, 2))), mode.transpose(3, 0, 1, 2))
 
 
 def test_loss_looks_only_where_known():

@@ -1,17 +1,17 @@
-"""CP-MAE joined up: blank, encode brain and non-brain apart, fill the masked codes in steps, decode.
+"""CP-MAE joined up: blank, encode brain and non-brain apart, sketch an identity, fill the masked codes, decode.
 
 Source: Van der Goten & Smith, MICCAI 2024 (arXiv 2310.15778), as described there; hyperparameters are this project's.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bids_cpmae.model.identity import Identity, shares
 from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE
@@ -21,24 +21,17 @@ ENCODE_HALO, DECODE_HALO = 7, 4
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How masked codes are drawn.
+    """How a new face is drawn.
 
     Attributes
     ----------
-    steps : int
-        Rounds of filling; in each the most certain codes are kept.
-    temperature : float
-        Of the draw of a code; 0 takes the likeliest.
-    latent_scale : float
-        Spread of the identity latent; 1 is that of the training heads.
+    identity_scale : float
+        Spread of the identities; 1 is that of the training heads.
     snap : float
-        Share of the drawn code's vector in what is decoded, the rest being the predicted vector: 1 is crisp but
-        ragged where neighbours disagree, 0 smooth.
+        Share of the nearest codes' vector in what is decoded, the rest being the predicted vector.
     """
 
-    steps: int = 1
-    temperature: float = 0.0
-    latent_scale: float = 1.0
+    identity_scale: float = 1.0
     snap: float = 0.0
 
 
@@ -63,12 +56,15 @@ class CPMAE(nn.Module):
     ----------
     skull, brain : VQVAE
     mae : MaskedAutoencoder
+    identity : Identity
     anatomy : Anatomy
     """
 
-    def __init__(self, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder, anatomy: Anatomy) -> None:
+    def __init__(
+        self, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder, identity: Identity, anatomy: Anatomy
+    ) -> None:
         super().__init__()
-        self.skull, self.brain, self.mae = skull, brain, mae
+        self.skull, self.brain, self.mae, self.identity = skull, brain, mae, identity
         self.anatomy = anatomy
 
     @torch.no_grad()
@@ -80,7 +76,7 @@ class CPMAE(nn.Module):
         mode: str = "face",
         identity_seed: int = 0,
         sampling: SamplingConfig | None = None,
-        latent: np.ndarray | None = None,
+        scores: np.ndarray | None = None,
     ) -> np.ndarray:
         """Give a head another face.
 
@@ -95,7 +91,7 @@ class CPMAE(nn.Module):
         identity_seed : int
             Decides who the new face is; the same in every scan of a person.
         sampling : SamplingConfig, optional
-        latent : ndarray (latent,), optional
+        scores : ndarray (components,), optional
             An identity to use in place of a drawn one.
 
         Returns
@@ -112,12 +108,11 @@ class CPMAE(nn.Module):
         skull[:, torch.from_numpy(masked & ~places.reach)] = self._air()
         inner = cells(self.anatomy.brain, STRIDE)
         brain = self._encode(self.brain, volume, self.anatomy.brain, code_box(inner, 0))
-        generator = torch.Generator().manual_seed(identity_seed)
-        noise = torch.randn(1, self.mae.config.latent, generator=generator)
-        z = self.mae.draw_latent(sampling.latent_scale * noise.to(self.device))
-        if latent is not None:
-            z = torch.as_tensor(latent, dtype=z.dtype, device=self.device)[None]
-        vectors = self.fill(skull, brain, places, z, sampling, generator)
+        if scores is None:
+            scores = self.draw_scores(identity_seed, sampling.identity_scale)
+        drawn = self.identity.sketch(torch.as_tensor(scores, dtype=torch.float32, device=self.device), shares(mode))
+        sketch = self._encode(self.skull, drawn, ~self.anatomy.brain, code_box(masked, ENCODE_HALO))
+        vectors = self.fill(skull, brain, sketch, places, snap=sampling.snap)
         box = code_box(masked, DECODE_HALO)
         out = np.zeros(volume.shape, np.float32)
         part = self.skull.decode_vectors(vectors[(slice(None), *box)])
@@ -129,57 +124,46 @@ class CPMAE(nn.Module):
         """Where the weights are."""
         return self.mae.place.device
 
+    def draw_scores(self, seed: int, scale: float = 1.0) -> np.ndarray:
+        """Identity scores (components,) of a seed: standard normal, times ``scale``; the same on every device."""
+        generator = torch.Generator().manual_seed(seed)
+        return scale * torch.randn(self.identity.length, generator=generator).numpy()
+
     def _air(self) -> Tensor:
-        """The non-brain code of plain air."""
+        """The non-brain codes (levels,) of plain air."""
         air = torch.zeros(1, 1, *(5 * STRIDE,) * 3, device=self.device)
         return self.skull.encode(air, torch.ones_like(air))[0, 2, 2, 2]
 
     def _encode(self, vqvae: VQVAE, volume: np.ndarray, known: np.ndarray, box: tuple[slice, ...]) -> Tensor:
-        """Codes (1, 32, 32, 32) of the known voxels in a box of codes; those outside it are code 0."""
+        """Codes (1, 32, 32, 32, levels) of the known voxels in a box of codes; those outside it are code 0."""
         voxels = voxel_box(box)
         tensors = [
             torch.from_numpy(np.ascontiguousarray(part[voxels], np.float32))[None, None].to(self.device)
             for part in (volume, known)
         ]
-        codes = torch.zeros((1, *(n // STRIDE for n in volume.shape)), dtype=torch.long, device=self.device)
+        grid = (n // STRIDE for n in volume.shape)
+        codes = torch.zeros((1, *grid, vqvae.config.levels), dtype=torch.long, device=self.device)
         codes[(slice(None), *box)] = vqvae.encode(*tensors)
         return codes
 
-    def fill(
-        self,
-        skull: Tensor,
-        brain: Tensor,
-        places: Places,
-        latent: Tensor,
-        sampling: SamplingConfig,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Code vectors (1, 32, 32, 32, code_dim) with the masked ones drawn.
+    def fill(self, skull: Tensor, brain: Tensor, sketch: Tensor, places: Places, *, snap: float = 0.0) -> Tensor:
+        """Code vectors (1, 32, 32, 32, code_dim) with the masked ones predicted.
 
-        Each round predicts every open code, draws one, and keeps the most certain; the share kept follows a cosine
-        (Chang et al. 2022, arXiv 2202.04200).
+        ``skull``, ``brain`` and ``sketch`` are codes (1, 32, 32, 32, levels).
         """
         device = self.device
         book = self.skull.codebook
         at = torch.from_numpy(places.target).to(device)
         groups = group(skull)
         context = self._context(groups, group(brain), places)
-        codes = groups[:, at].clone()
-        known = torch.from_numpy(places.target_known).to(device)[None].clone()
-        start = int((~known).sum())
-        smooth = book.lookup(codes)
-        for step in range(sampling.steps):
-            vectors = book.lookup(codes) * known[..., None]
-            predicted = self.mae.forward_decoder(context, vectors.flatten(2), known.float(), at, latent)
-            drawn, certainty = draw(self.mae.logits(predicted, book.vectors), sampling.temperature, generator)
-            codes = torch.where(known, codes, drawn)
-            smooth = torch.where(known[..., None], smooth, predicted)
-            left = math.floor(start * math.cos(math.pi / 2 * (step + 1) / sampling.steps))
-            order = certainty.masked_fill(known, math.inf).flatten(1).argsort(1)
-            known = ~torch.zeros_like(known).flatten(1).scatter_(1, order[:, :left], True).view_as(known)
-        result = torch.lerp(smooth, book.lookup(codes), sampling.snap)
+        known = torch.from_numpy(places.target_known).to(device)[None, ..., None]
+        given = book.lookup(groups[:, at])
+        steer = book.lookup(group(sketch)[:, at]).flatten(2)
+        predicted = self.mae.forward_decoder(context, (given * known).flatten(2), known[..., 0].float(), steer, at)
+        if snap:
+            predicted = torch.lerp(predicted, book.lookup(book.nearest(predicted)), snap)
         everything = book.lookup(groups)
-        everything[:, at] = result
+        everything[:, at] = torch.where(known, given, predicted)
         return ungroup(everything, self.mae.config.side)
 
     def _context(self, skull: Tensor, brain: Tensor, places: Places) -> Tensor:
@@ -190,17 +174,3 @@ class CPMAE(nn.Module):
             self.skull.codebook.lookup(skull[:, skull_at]).flatten(2),
             torch.ones(len(skull_at), CODES_PER_GROUP, device=device), skull_at,
         )  # fmt: skip
-
-
-def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw codes from logits (..., codes); returns them and the log-probability of each as its certainty.
-
-    The draw is made on the CPU's generator, so that a seed means the same on every device.
-    """
-    probability = logits.log_softmax(-1)
-    if temperature > 0:
-        uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-9, 1 - 1e-7).to(logits.device)
-        drawn = (logits / temperature - (-uniform.log()).log()).argmax(-1)
-    else:
-        drawn = logits.argmax(-1)
-    return drawn, probability.gather(-1, drawn[..., None])[..., 0]

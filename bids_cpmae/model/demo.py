@@ -13,7 +13,7 @@ DEMO = "demo_codes.npz"
 
 
 def demo_codes() -> tuple[np.ndarray, np.ndarray]:
-    """Non-brain and brain codes (32, 32, 32) of the demo head."""
+    """Non-brain and brain codes (32, 32, 32, levels) of the demo head."""
     with files("bids_cpmae.data").joinpath(DEMO).open("rb") as file:
         stored = np.load(file)
         return stored["skull"], stored["brain"]

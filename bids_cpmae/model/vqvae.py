@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 STRIDE = 8
+LAP = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class VQVAEConfig:
     encoder_blocks, decoder_blocks : tuple of int
         Residual blocks at 2, 4 and 8 mm.
     codes, code_dim : int
-        Size of the codebook and of one code vector.
+        Size of a codebook and of one code vector.
+    levels : int
+        Codebooks; each holds what the ones before it leave over, and a place's vector is the sum of its codes.
     """
 
     channels: tuple[int, int, int] = (32, 64, 128)
@@ -34,6 +37,7 @@ class VQVAEConfig:
     decoder_blocks: tuple[int, int, int] = (1, 2, 2)
     codes: int = 1024
     code_dim: int = 16
+    levels: int = 1
 
     def as_dict(self) -> dict:
         """Plain values, for the weights file."""
@@ -41,8 +45,8 @@ class VQVAEConfig:
 
 
 def skull_preset() -> VQVAEConfig:
-    """The non-brain VQ-VAE, which has to draw faces."""
-    return VQVAEConfig()
+    """The non-brain VQ-VAE, which has to draw faces: 60 bits for every 8 mm cube."""
+    return VQVAEConfig(code_dim=32, levels=6)
 
 
 def brain_preset() -> VQVAEConfig:
@@ -83,12 +87,16 @@ def _blocks(channels: int, count: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """(B, 2, D, H, W): intensity and known-mask -> (B, code_dim, D/8, H/8, W/8)."""
+    """(B, 2, D, H, W): intensity and known-mask -> (B, code_dim, D/8, H/8, W/8).
+
+    A linear look at overlapping cubes, and convolutions that add to it.
+    """
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         c2, c4, c8 = config.channels
         b2, b4, b8 = config.encoder_blocks
+        self.linear = nn.Conv3d(1, config.code_dim, STRIDE + 2 * LAP, stride=STRIDE, padding=LAP, bias=False)
         self.stem = nn.Conv3d(16, c2, 3, padding=1)
         self.layers = nn.Sequential(
             _blocks(c2, b2), nn.SiLU(), nn.Conv3d(c2, c4, 4, stride=2, padding=1),
@@ -97,16 +105,19 @@ class Encoder(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(self.stem(pixel_unshuffle3d(x)))
+        return self.linear(x[:, :1]) + self.layers(self.stem(pixel_unshuffle3d(x)))
 
 
 class Decoder(nn.Module):
-    """(B, code_dim, D/8, H/8, W/8) -> (B, 1, D, H, W)."""
+    """(B, code_dim, D/8, H/8, W/8) -> (B, 1, D, H, W): overlapping cubes, and convolutions that add to them."""
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         c2, c4, c8 = config.channels
         b2, b4, b8 = config.decoder_blocks
+        self.linear = nn.ConvTranspose3d(
+            config.code_dim, 1, STRIDE + 2 * LAP, stride=STRIDE, padding=LAP, bias=False
+        )  # fmt: skip
         self.layers = nn.Sequential(
             nn.Conv3d(config.code_dim, c8, 3, padding=1), _blocks(c8, b8),
             nn.SiLU(), nn.ConvTranspose3d(c8, c4, 4, stride=2, padding=1), _blocks(c4, b4),
@@ -115,7 +126,7 @@ class Decoder(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        return pixel_shuffle3d(self.layers(x))
+        return self.linear(x) + pixel_shuffle3d(self.layers(x))
 
 
 class Codebook(nn.Module):
@@ -162,19 +173,78 @@ class Codebook(nn.Module):
         self.vectors.copy_(self.sums / self.counts.clamp_min(1e-6)[:, None])
 
 
+class ResidualCodebook(nn.Module):
+    """Codebooks in a row, each for what the ones before it leave over.
+
+    Source: Zeghidour et al. 2021 (arXiv 2107.03312), residual vector quantisation.
+    """
+
+    def __init__(self, levels: int, codes: int, dim: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(Codebook(codes, dim) for _ in range(levels))
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Indices (..., levels) of the codes that stand for vectors (..., dim)."""
+        left = z.reshape(-1, z.shape[-1])
+        indices = []
+        # half precision would take a wrong code where many lie close together
+        with torch.autocast(z.device.type, enabled=False):
+            for level in self.levels:
+                indices.append(level.nearest(left))
+                left = left - level.lookup(indices[-1])
+        return torch.stack(indices, -1).reshape(*z.shape[:-1], len(self.levels))
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """Vectors (..., dim) of indices (..., levels)."""
+        return sum(level.lookup(indices[..., number]) for number, level in enumerate(self.levels))
+
+    @torch.no_grad()
+    def initialise(self, z: Tensor) -> None:
+        """Start every level from vectors (N, dim) drawn at random out of what is left over for it."""
+        for level in self.levels:
+            level.initialise(z)
+            z = z - level.lookup(level.nearest(z))
+
+    @torch.no_grad()
+    def update(self, z: Tensor, indices: Tensor) -> None:
+        """Move each level towards what was assigned to it; ``z`` (N, dim), ``indices`` (N, levels)."""
+        for number, level in enumerate(self.levels):
+            chosen = level.lookup(indices[:, number])
+            level.update(z, indices[:, number])
+            z = z - chosen
+
+
 class VQVAE(nn.Module):
-    """Encoder, codebook and decoder."""
+    """Encoder, codebooks and decoder."""
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.codebook = Codebook(config.codes, config.code_dim)
+        self.codebook = ResidualCodebook(config.levels, config.codes, config.code_dim)
         self.decoder = Decoder(config)
 
+    @torch.no_grad()
+    def start_linear(self, volumes: Tensor) -> None:
+        """Start as the best linear code there is: principal components of the 8 mm cubes of volumes (B, 1, D, H, W).
+
+        The convolutions beside it start silent.
+        """
+        cubes = volumes.unfold(2, STRIDE, STRIDE).unfold(3, STRIDE, STRIDE).unfold(4, STRIDE, STRIDE)
+        cubes = cubes.reshape(-1, STRIDE**3).double()
+        basis = torch.linalg.eigh(cubes.T @ cubes)[1].flip(1)[:, : self.config.code_dim].T
+        basis = basis.reshape(-1, 1, *(STRIDE,) * 3)
+        inner = (slice(None), slice(None), *(slice(LAP, LAP + STRIDE),) * 3)
+        for kernel in (self.encoder.linear.weight, self.decoder.linear.weight):
+            kernel.zero_()
+            kernel[inner] = basis.to(kernel.dtype)
+        for last in (self.encoder.layers[-1], self.decoder.layers[-1]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
     def features(self, volume: Tensor, known: Tensor) -> Tensor:
-        """What the encoder yields before quantisation, (B, code_dim, D/8, H/8, W/8)."""
-        return self.encoder(torch.cat([torch.where(known > 0, volume, 0), known], 1))
+        """What the encoder yields before quantisation, (B, code_dim, D/8, H/8, W/8), float32."""
+        return self.encoder(torch.cat([torch.where(known > 0, volume, 0), known], 1)).float()
 
     def encode(self, volume: Tensor, known: Tensor) -> Tensor:
         """Codes of a volume.
@@ -188,31 +258,26 @@ class VQVAE(nn.Module):
 
         Returns
         -------
-        Tensor (B, D/8, H/8, W/8), int64
+        Tensor (B, D/8, H/8, W/8, levels), int64
         """
-        z = self.features(volume, known).float()
-        b, c, *grid = z.shape
-        return self.codebook.nearest(z.movedim(1, -1).reshape(-1, c)).reshape(b, *grid)
+        return self.codebook.nearest(self.features(volume, known).movedim(1, -1))
 
     def decode(self, indices: Tensor) -> Tensor:
-        """Volume (B, 1, D, H, W) of codes (B, D/8, H/8, W/8)."""
+        """Volume (B, 1, D, H, W) of codes (B, D/8, H/8, W/8, levels)."""
         return self.decode_vectors(self.codebook.lookup(indices))
 
     def decode_vectors(self, vectors: Tensor) -> Tensor:
         """Volume (B, 1, D, H, W) of code vectors (B, D/8, H/8, W/8, code_dim), which need not lie in the codebook."""
         return self.decoder(vectors.movedim(-1, 1).contiguous())
 
-    def forward(self, volume: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruction (B, 1, D, H, W), commitment loss (scalar) and codes, for training."""
-        z = self.features(volume, known)
-        flat = z.float().movedim(1, -1)
-        shape = flat.shape
-        flat = flat.reshape(-1, shape[-1])
-        indices = self.codebook.nearest(flat)
+    def forward(self, volume: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Reconstruction (B, 1, D, H, W), commitment loss (scalar), codes and what was quantised, for training."""
+        vectors = self.features(volume, known).movedim(1, -1)
+        indices = self.codebook.nearest(vectors)
         if self.training:
-            self.codebook.update(flat.detach(), indices)
+            flat = vectors.detach().reshape(-1, vectors.shape[-1])
+            self.codebook.update(flat, indices.reshape(-1, indices.shape[-1]))
         quantised = self.codebook.lookup(indices)
-        commitment = F.mse_loss(flat, quantised)
-        straight = flat + (quantised - flat).detach()
-        straight = straight.reshape(shape).movedim(-1, 1).contiguous().to(z.dtype)
-        return self.decoder(straight), commitment, indices.reshape(shape[:-1])
+        commitment = F.mse_loss(vectors, quantised)
+        straight = vectors + (quantised - vectors).detach()
+        return self.decode_vectors(straight), commitment, indices, vectors

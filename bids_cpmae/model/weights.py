@@ -1,4 +1,4 @@
-"""Weights in one safetensors file: both VQ-VAEs and the masked autoencoder, half precision, with their shapes."""
+"""Weights in one safetensors file: both VQ-VAEs, the masked autoencoder and the identities, with their shapes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from torch import nn
 
 from bids_cpmae.errors import WeightsError
 from bids_cpmae.model.cpmae import CPMAE
+from bids_cpmae.model.identity import Identity
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder
 from bids_cpmae.model.regions import Anatomy
 from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig
 
 SHIPPED = "weights.safetensors"
-FORMAT = "bids_cpmae-1"
-TRAINING_ONLY = ("identity.", "codebook.counts", "codebook.sums")
+FORMAT = "bids_cpmae-2"
+TRAINING_ONLY = ("counts", "sums")
 
 
 def shipped_weights() -> Path:
@@ -46,18 +47,18 @@ def shipped_anatomy() -> Anatomy:
     return Anatomy(brain=template.brain_fine(), head=head)
 
 
-def save_weights(path: Path, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder) -> Path:
+def save_weights(path: Path, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder, identity: Identity) -> Path:
     """Write what sampling needs, float16 but for the codebooks."""
     from safetensors.torch import save_file
 
-    parts: dict[str, nn.Module] = {"skull": skull, "brain": brain, "mae": mae}
+    parts: dict[str, nn.Module] = {"skull": skull, "brain": brain, "mae": mae, "identity": identity}
     tensors = {}
     for name, part in parts.items():
         for key, value in part.state_dict().items():
-            if not any(key.startswith(prefix) for prefix in TRAINING_ONLY):
-                exact = "codebook" in key or "latent_" in key
-                tensors[f"{name}.{key}"] = value.detach().to(torch.float32 if exact else torch.float16).contiguous()
-    shapes = {name: json.dumps(part.config.as_dict()) for name, part in parts.items()}
+            if not key.endswith(TRAINING_ONLY):
+                kind = torch.float32 if "codebook" in key else torch.float16
+                tensors[f"{name}.{key}"] = value.detach().to(kind).contiguous()
+    shapes = {name: json.dumps(part.config.as_dict()) for name, part in parts.items() if hasattr(part, "config")}
     save_file(tensors, path, metadata={"format": FORMAT, **shapes})
     os.chmod(path, 0o644)
     return Path(path)
@@ -112,9 +113,10 @@ def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
         VQVAE(VQVAEConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in configs[name].items()}))
         for name in ("skull", "brain")
     )
-    model = CPMAE(skull, brain, MaskedAutoencoder(MAEConfig(**configs["mae"])), shipped_anatomy())
+    identity = Identity(len(tensors["identity.components"]))
+    model = CPMAE(skull, brain, MaskedAutoencoder(MAEConfig(**configs["mae"])), identity, shipped_anatomy())
     missing, unexpected = model.load_state_dict(tensors, strict=False)
-    missing = [key for key in missing if not any(prefix in key for prefix in TRAINING_ONLY)]
+    missing = [key for key in missing if not key.endswith(TRAINING_ONLY)]
     if missing or unexpected:
         raise WeightsError(f"{path}: weights do not fit the model (missing {missing[:3]}, unexpected {unexpected[:3]})")
     return model.eval().to(device)

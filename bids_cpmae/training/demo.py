@@ -19,7 +19,7 @@ from bids_cpmae.model.weights import load_cpmae
 
 @torch.no_grad()
 def demo_codes(model: CPMAE, *, seed: int) -> dict[str, np.ndarray]:
-    """``skull`` and ``brain`` codes (32, 32, 32), int16, of a head that nobody has."""
+    """``skull`` and ``brain`` codes (32, 32, 32, levels), int16, of a head that nobody has."""
     template = load_template()
     grid, shape = head_affine(), head_shape()
     average = resample(template.grid.data, template.grid.affine, grid, shape)

@@ -14,6 +14,7 @@ from torch import nn
 
 CHECKPOINT_SECONDS = 120
 REPORT_STEPS = 25
+SPIKE = 6.0
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
@@ -68,14 +69,17 @@ def train(
         mean, first = state["mean"], state["step"]
     saved, began = time.monotonic(), time.monotonic()
     sums: dict[str, float] = {}
+    usual = 0.0
     for step in range(first, steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, peak_rate, warmup)
         values = losses(step)
         optimiser.zero_grad(set_to_none=True)
         values["loss"].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+        if norm < SPIKE * usual or step < first + warmup:  # one freak batch must not throw the weights off
+            optimiser.step()
+        usual = norm if usual == 0 else usual + 0.05 * (min(norm, SPIKE * usual) - usual)
         decay = min(average, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             if value.dtype.is_floating_point:

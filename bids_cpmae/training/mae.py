@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_dilation
 from torch import Tensor
-from torch.nn import functional as F
 
 from bids_cpmae.model.cpmae import code_box
 from bids_cpmae.model.mae import CODES_PER_GROUP, MAEConfig, MaskedAutoencoder, group
 from bids_cpmae.model.regions import Anatomy, Places, cells
-from bids_cpmae.model.vqvae import STRIDE, VQVAE, VQVAEConfig
+from bids_cpmae.model.vqvae import STRIDE, VQVAE, ResidualCodebook, VQVAEConfig
 from bids_cpmae.model.weights import shipped_anatomy
 from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.loop import train
+from bids_cpmae.training.shapes import fit_identity
 from bids_cpmae.training.tokens import Encoders, build
 
 SHAPES = ("face", "block", "head")
-SHAPE_ODDS = (0.88, 0.07, 0.05)
+SHAPE_ODDS = (0.82, 0.06, 0.12)
 CONTEXT_MOST = 256
 
 
@@ -53,10 +53,15 @@ class TokenBank:
         if not len(places.target):  # a block in plain air: nothing to learn from
             masked = self._mask(chosen[0], "head", rng)
             places = Places.of(masked, self.anatomy)
-        full = torch.from_numpy(np.stack([head["full"][rng.integers(len(head["full"]))] for head in chosen])).long()
+        variants = [rng.integers(len(head["full"])) if shape != "head" else 0 for head in chosen]
+        full = _stack(head["full"][variant] for head, variant in zip(chosen, variants))
+        sketch = _stack(
+            head["sketch_head"] if shape == "head" else head["sketch"][variant]
+            for head, variant in zip(chosen, variants)
+        )
         # the app sees its context with the face blanked; other shapes have no blanked codes and do without the rim
-        seen = torch.from_numpy(np.stack([head["blank"] for head in chosen])).long() if shape == "face" else full
-        brain = torch.from_numpy(np.stack([head["brain"] for head in chosen])).long()
+        seen = _stack(head["blank"] for head in chosen) if shape == "face" else full
+        brain = _stack(head["brain"] for head in chosen)
         skull_at = _some(places.skull, rng)
         if shape == "block":
             rim = group_rim(masked)
@@ -68,7 +73,7 @@ class TokenBank:
             "brain": group(brain)[:, brain_at], "brain_at": torch.from_numpy(brain_at),
             "skull": group(seen)[:, skull_at], "skull_at": torch.from_numpy(skull_at),
             "target": group(full)[:, target], "target_seen": group(seen)[:, target], "target_at": target,
-            "target_known": known, "shown": self._shown(len(chosen), len(target), rng),
+            "sketch": group(sketch)[:, target], "target_known": known, "shown": self._shown(len(chosen), len(target), rng),
         }  # fmt: skip
 
     def _mask(self, head: dict, shape: str, rng: np.random.Generator) -> np.ndarray:
@@ -98,107 +103,67 @@ def group_rim(masked: np.ndarray) -> np.ndarray:
     return cells(binary_dilation(masked, np.ones((3, 3, 3), bool)), 2).ravel()
 
 
+def _stack(codes) -> Tensor:
+    return torch.from_numpy(np.stack(list(codes))).long()
+
+
 def _some(index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if len(index) <= CONTEXT_MOST:
         return index
     return np.sort(rng.choice(index, CONTEXT_MOST, replace=False))
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """Of the evidence bound: a code vector's error counts as Gaussian noise of ``noise`` times the codes' variance.
-
-    ``kl`` weighs one latent's divergence against the sum over codes; it grows from 0 over ``ramp`` steps, because a
-    latent that costs from the start is never taken up.
-    """
-
-    noise: float = 0.25
-    kl: float = 1.0
-    ramp: int = 200
-
-
 def forward_loss(
-    model: MaskedAutoencoder, skull_book: Tensor, brain_book: Tensor, batch: dict[str, Tensor], kl_weight: float,
-    noise: float,
+    model: MaskedAutoencoder, skull: ResidualCodebook, brain: ResidualCodebook, batch: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Squared error of the masked codes' vectors and the latent's KL: the evidence bound of a Gaussian decoder.
-
-    The odds of single codes are calibrated beside it (sharpness and prior), without a gradient into the transformer.
-    """
-    target = F.embedding(batch["target"], skull_book)
-    mean, log_variance = model.identity(target.flatten(2), model.place[batch["target_at"]])
-    latent = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-    context = model.forward_encoder(
-        F.embedding(batch["brain"], brain_book).flatten(2), batch["brain_at"],
-        F.embedding(batch["skull"], skull_book).flatten(2),
-        torch.ones(len(batch["skull_at"]), CODES_PER_GROUP), batch["skull_at"],
-    )  # fmt: skip
+    """Squared error of the masked codes' vectors in units of the variance of all codes; also that of the average."""
+    with torch.no_grad():
+        target = skull.lookup(batch["target"])
+        context = brain.lookup(batch["brain"]).flatten(2), skull.lookup(batch["skull"]).flatten(2)
+        shown = batch["shown"][..., None]
+        given = torch.where(shown, target, skull.lookup(batch["target_seen"]))
+        sketch = skull.lookup(batch["sketch"]).flatten(2)
     known = batch["target_known"][None] | batch["shown"]
-    codes = torch.where(batch["shown"], batch["target"], batch["target_seen"])
-    vectors = F.embedding(codes, skull_book) * known[..., None]
-    predicted = model.forward_decoder(context, vectors.flatten(2), known.float(), batch["target_at"], latent)
+    encoded = model.forward_encoder(
+        context[0], batch["brain_at"], context[1], torch.ones(len(batch["skull_at"]), CODES_PER_GROUP),
+        batch["skull_at"],
+    )  # fmt: skip
+    given = (given * known[..., None]).flatten(2)
+    predicted = model.forward_decoder(encoded, given, known.float(), sketch, batch["target_at"])
     hidden = ~known
-    found, wanted = predicted[hidden].float(), target[hidden]
-    variance = skull_book.var(0).sum()
-    vector = (found - wanted).square().sum(-1).mean() / variance
-    entropy = F.cross_entropy(model.logits(found.detach(), skull_book), batch["target"][hidden])
-    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
-    count = hidden.sum() / len(hidden)
-    dim = skull_book.shape[1]
-    loss = dim * vector / (2 * noise) + kl_weight * kl / count + 0.1 * entropy
-    return {"loss": loss, "vector": vector, "entropy": entropy, "kl": kl}
+    wanted = target[hidden]
+    variance = wanted.var(0).sum()
+    error = (predicted[hidden].float() - wanted).square().sum(-1).mean() / variance
+    average = model.average[batch["target_at"]].unflatten(-1, (CODES_PER_GROUP, -1)).expand_as(target)
+    return {"loss": error, "of_average": (average[hidden] - wanted).square().sum(-1).mean() / variance}
 
 
 def build_and_train(
     tokens: Path, out: Path, skull: VQVAE, brain: VQVAE, *, steps: int, batch: int, rate: float
 ) -> MaskedAutoencoder:
-    """Train the masked autoencoder and fit the Gaussian its latents are drawn from; saved as ``out/weights.pt``."""
+    """Train the masked autoencoder; saved as ``out/weights.pt``."""
     torch.manual_seed(0)
-    anatomy = shipped_anatomy()
-    bank = TokenBank(tokens, anatomy, batch)
-    model = MaskedAutoencoder(MAEConfig(code_dim=skull.config.code_dim, codes=skull.config.codes))
-    set_average(model, skull.codebook.vectors, bank)
-    weights = LossWeights()
-    books = skull.codebook.vectors.detach(), brain.codebook.vectors.detach()
+    bank = TokenBank(tokens, shipped_anatomy(), batch)
+    model = MaskedAutoencoder(MAEConfig(code_dim=skull.config.code_dim, brain_dim=brain.config.code_dim))
+    set_averages(model, skull.codebook, bank)
 
     def losses(step: int) -> dict[str, Tensor]:
-        torch.manual_seed(step)
         with torch.autocast("cpu", torch.bfloat16):
-            return forward_loss(
-                model, *books, bank(step), weights.kl * min(1.0, step / weights.ramp), weights.noise
-            )  # fmt: skip
+            return forward_loss(model, skull.codebook, brain.codebook, bank(step))
 
     model = train(model, losses, out=out, steps=steps, peak_rate=rate, average=0.995)
-    fit_latents(model, books[0], bank)
     torch.save({"config": model.config.as_dict(), "state": model.state_dict()}, out / "weights.pt")
     return model
 
 
 @torch.no_grad()
-def set_average(model: MaskedAutoencoder, skull_book: Tensor, bank: TokenBank) -> None:
-    """The mean code vectors of all training heads at each place, which predictions start from."""
-    total = torch.zeros_like(model.average)
-    for head in bank.heads:
-        vectors = F.embedding(group(torch.from_numpy(head["full"]).long()), skull_book)
-        total += vectors.mean(0).flatten(1)
-    model.average.copy_(total / len(bank.heads))
-
-
-@torch.no_grad()
-def fit_latents(model: MaskedAutoencoder, skull_book: Tensor, bank: TokenBank) -> None:
-    """Mean and covariance factor of the latents of all training faces, so that a draw is like them but none of them."""
-    means, variances = [], []
-    for head in bank.heads:
-        places = Places.of(head["masked"], bank.anatomy)
-        at = torch.from_numpy(places.target)
-        target = F.embedding(group(torch.from_numpy(head["full"]).long())[:, at], skull_book)
-        mean, log_variance = model.identity(target.flatten(2), model.place[at])
-        means.append(mean)
-        variances.append(log_variance.exp())
-    every = torch.cat(means)
-    covariance = torch.cov(every.T) + torch.diag(torch.cat(variances).mean(0))
-    model.latent_mean.copy_(every.mean(0))
-    model.latent_factor.copy_(torch.linalg.cholesky(covariance))
+def set_averages(model: MaskedAutoencoder, book: ResidualCodebook, bank: TokenBank) -> None:
+    """The mean code vectors of all training heads, and of their sketches, at each place: predictions start there."""
+    for average, name in ((model.average, "full"), (model.average_sketch, "sketch")):
+        total = torch.zeros_like(average)
+        for head in bank.heads:
+            total += book.lookup(group(torch.from_numpy(head[name]).long())).mean(0).flatten(1)
+        average.copy_(total / len(bank.heads))
 
 
 def load_vqvae(path: Path) -> VQVAE:
@@ -213,6 +178,7 @@ def load_vqvae(path: Path) -> VQVAE:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``cpmae train mae``."""
     parser.add_argument("bank", type=Path, help="folder written by `cpmae train bank`")
+    parser.add_argument("shapes", type=Path, help="folder written by `cpmae train shapes`")
     parser.add_argument("skull", type=Path, help="folder of the non-brain VQ-VAE's training")
     parser.add_argument("brain", type=Path, help="folder of the brain VQ-VAE's training")
     parser.add_argument("out", type=Path, help="folder for codes, checkpoint, losses.csv and weights.pt")
@@ -230,8 +196,10 @@ def main(args: argparse.Namespace) -> int:
 
     skull, brain = load_vqvae(args.skull / "weights.pt"), load_vqvae(args.brain / "weights.pt")
     tokens = args.out / "codes"
-    build(Bank.open(args.bank), tokens, Encoders.load(skull, brain), variants=args.variants, contrasts=args.contrasts)
+    bank = Bank.open(args.bank)
+    identity = fit_identity(bank, args.shapes)
+    build(bank, args.shapes, tokens, Encoders.load(skull, brain), variants=args.variants, contrasts=args.contrasts)
     model = build_and_train(tokens, args.out, skull, brain, steps=args.steps, batch=args.batch, rate=args.rate)
     if args.weights:
-        print(f"weights written to {save_weights(args.weights, skull, brain, model)}")
+        print(f"weights written to {save_weights(args.weights, skull, brain, model, identity)}")
     return 0

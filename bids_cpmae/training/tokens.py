@@ -1,8 +1,9 @@
-"""Codes of every head for the masked autoencoder: whole, with the face blanked, and with the face deformed.
+"""Codes of every head for the masked autoencoder: whole, with the face blanked, its sketch, and with the face deformed.
 
-For each head (and its mirror image): ``full`` codes of the whole head, ``blank`` codes seen by the app (face and ears
-blanked, by a mask that wavers as registration does), ``masked`` (which codes that mask touches) and ``brain`` codes.
-Variants of a head share brain and context; only what lies under the mask is deformed, into a face nobody has.
+For each head (and its mirror image): ``full`` codes of the whole head, ``sketch`` codes of the template in its shape,
+``blank`` codes seen by the app (face and ears blanked, by a mask that wavers as registration does), ``masked`` (which
+codes that mask touches) and ``brain`` codes. Variants of a head share brain and context; only what lies under the mask
+is deformed, into a face nobody has, and the sketch with it. ``sketch_head`` is the sketch for head mode.
 """
 
 from __future__ import annotations
@@ -13,32 +14,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import zoom
+from scipy.ndimage import binary_dilation, zoom
 from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.facemask import signed_distance
 from bids_cpmae.imaging.headspace import head_affine, head_shape
 from bids_cpmae.imaging.intensity import BRAIN_LEVEL
 from bids_cpmae.imaging.resample import resample, sample_points
-from bids_cpmae.imaging.template import SPACING, load_template
+from bids_cpmae.imaging.template import HEAD_BIT, SPACING, load_template
 from bids_cpmae.model.cpmae import code_box, voxel_box
+from bids_cpmae.model.identity import FIELD_MM, bend_template, shares
 from bids_cpmae.model.regions import cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE
 from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.contrasts import WHITE, draw_contrast
+from bids_cpmae.training.shapes import mirrored, read_shape
 
-WAVER_MM, TAPER_MM = 2.0, 12.0
-SHAPE_AMPLITUDES = ((5, 5.0), (9, 2.5))
+WAVER_MM = 2.0
+BENDS = ((5, 5.0), (9, 2.5))
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """Both trained VQ-VAEs and the fixed masks of head space at 1 mm."""
+    """Both trained VQ-VAEs, the fixed masks of head space at 1 mm, and which codes (32, 32, 32) are near the head."""
 
     skull: VQVAE
     brain: VQVAE
     brain_mask: np.ndarray
     face_distance: np.ndarray
+    reach: np.ndarray
 
     @classmethod
     def load(cls, skull: VQVAE, brain: VQVAE) -> Encoders:
@@ -46,11 +50,12 @@ class Encoders:
         template = load_template()
         distance = signed_distance(template.replaced_with_air(), SPACING)
         fine = resample(distance, template.grid.affine, head_affine(), head_shape(), outside="edge")
-        return cls(skull.eval(), brain.eval(), template.brain_fine(), fine)
+        reach = binary_dilation(cells(template.mask(HEAD_BIT), STRIDE // SPACING), iterations=2)
+        return cls(skull.eval(), brain.eval(), template.brain_fine(), fine, reach)
 
     @torch.no_grad()
     def codes(self, vqvae: VQVAE, volume: np.ndarray, known: np.ndarray, box=(slice(0, 32),) * 3) -> np.ndarray:
-        """Codes (int16) of a box of the head."""
+        """Codes (int16), levels last, of a box of the head."""
         voxels = voxel_box(box)
         pair = [torch.from_numpy(np.ascontiguousarray(a[voxels], np.float32))[None, None] for a in (volume, known)]
         with torch.autocast("cpu", torch.bfloat16):
@@ -70,45 +75,76 @@ def smooth_field(nodes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return spread[0, 0].numpy()
 
 
-def deform_face(volume: np.ndarray, distance: np.ndarray, box: tuple[slice, ...], rng: np.random.Generator):
-    """A box of a head whose face is smoothly bent, the more the deeper inside the mask; its border stays."""
-    corner = [s.start for s in box]
+def random_bend(rng: np.random.Generator) -> np.ndarray:
+    """Smooth random displacements (3, 32, 32, 32) in mm on the grid of identities."""
+    shape = head_shape(FIELD_MM)
+    return np.stack([
+        sum(smooth_field(amplitude * rng.standard_normal((nodes,) * 3), shape) for nodes, amplitude in BENDS)
+        for _ in range(3)
+    ])  # fmt: skip
+
+
+def bend_face(volume: np.ndarray, bend: np.ndarray, share: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """A box of voxels of a head pulled through displacements (3, 32, 32, 32) in mm, as far as ``share`` allows.
+
+    ``volume`` (256, 256, 256); ``share`` (128, 128, 128), 0 = stays.
+    """
+    corner = np.array([s.start for s in box])
     shape = tuple(s.stop - s.start for s in box)
-    taper = np.clip(-distance[box] / TAPER_MM, 0, 1)
-    shift = np.zeros((3, *shape), np.float32)
-    for nodes, amplitude in SHAPE_AMPLITUDES:
-        for axis in range(3):
-            shift[axis] += smooth_field(amplitude * rng.standard_normal((nodes,) * 3), shape)
-    index = np.moveaxis(np.indices(shape, dtype=np.float32) + shift * taper, 0, -1) + np.array(corner, np.float32)
-    return sample_points(volume[None], index, outside="edge")[..., 0]
+    index = np.moveaxis(np.indices(shape, dtype=np.float32), 0, -1) + corner.astype(np.float32)
+    shift = sample_points(bend, (index + 0.5) / FIELD_MM - 0.5, outside="edge")
+    shift *= sample_points(share[None], (index + 0.5) / SPACING - 0.5, outside="edge")
+    return sample_points(volume[None], index + shift, outside="edge")[..., 0]
 
 
-def encode_head(volume: np.ndarray, encoders: Encoders, rng: np.random.Generator, variants: int) -> dict:
-    """Codes of one head: ``full`` (1 + variants, 32, 32, 32), ``blank``, ``brain`` and ``masked`` (32, 32, 32)."""
+def encode_head(
+    volume: np.ndarray, field: np.ndarray, encoders: Encoders, rng: np.random.Generator, variants: int
+) -> dict:
+    """Codes of one head, 32 x 32 x 32 each, levels last; ``full`` and ``sketch`` have 1 + ``variants`` of them.
+
+    ``field`` (3, 32, 32, 32) holds the head's shape, see `bids_cpmae.training.shapes.shape_field`.
+    """
     mask = wavering_mask(encoders.face_distance, rng) & ~encoders.brain_mask
     outside = ~encoders.brain_mask
     masked = cells(mask, STRIDE)
-    near, wide = code_box(masked, 3), code_box(masked, 5)
-    full = encoders.codes(encoders.skull, volume, outside)
-    blank = full.copy()
-    known = outside & ~mask
+    near, wide = (code_box(masked & encoders.reach, halo) for halo in (2, 5))
     inner = tuple(slice(n.start - w.start, n.stop - w.start) for n, w in zip(near, wide))
-    blank[near] = encoders.codes(encoders.skull, volume * known, known, wide)[inner]
-    brain = np.zeros_like(full)
+
+    def again(before: np.ndarray, changed: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Codes ``before``, but for those near the mask, which are those of a changed volume."""
+        codes = before.copy()
+        codes[near] = encoders.codes(encoders.skull, changed, known, wide)[inner]
+        return codes
+
+    full = encoders.codes(encoders.skull, volume, outside)
+    known = outside & ~mask
+    blank = again(full, volume * known, known)
+    sketch_head = encoders.codes(encoders.skull, bend_template(field, shares("head")), outside)
+    brain = np.zeros((*full.shape[:3], encoders.brain.config.levels), full.dtype)
     brain_box = code_box(cells(encoders.brain_mask, STRIDE), 0)
     brain[brain_box] = encoders.codes(encoders.brain, volume, encoders.brain_mask, brain_box)
-    every = [full]
+    every, sketches = [full], [again(sketch_head, bend_template(field, shares("face")), outside)]
     for _ in range(variants):
+        bend = random_bend(rng)
         bent = volume.copy()
-        bent[voxel_box(near)] = deform_face(volume, encoders.face_distance, voxel_box(near), rng)
-        other = full.copy()
-        other[near] = encoders.codes(encoders.skull, bent, outside, wide)[inner]
-        every.append(other)
-    return {"full": np.stack(every), "blank": blank, "brain": brain, "masked": masked}
+        bent[voxel_box(near)] = bend_face(volume, bend, shares("face"), voxel_box(near))
+        every.append(again(full, bent, outside))
+        sketches.append(again(sketch_head, bend_template(joined(bend, field), shares("face")), outside))
+    return {"full": np.stack(every), "sketch": np.stack(sketches), "sketch_head": sketch_head, "blank": blank,
+            "brain": brain, "masked": masked}  # fmt: skip
 
 
-def build(bank: Bank, out: Path, encoders: Encoders, *, variants: int, contrasts: int) -> Path:
-    """Encode every head of a bank and its mirror image; those already in ``out`` are kept."""
+def joined(first: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """Displacements (3, 32, 32, 32) in mm that lead through ``first`` and, from where that leads, through ``then``."""
+    index = np.moveaxis(np.indices(first.shape[1:], dtype=np.float32) + first / FIELD_MM, 0, -1)
+    return first + np.moveaxis(sample_points(then, index, outside="edge"), -1, 0)
+
+
+def build(bank: Bank, shapes: Path, out: Path, encoders: Encoders, *, variants: int, contrasts: int) -> Path:
+    """Encode every head of a bank and its mirror image; those already in ``out`` are kept.
+
+    ``shapes`` is a folder written by ``cpmae train shapes``.
+    """
     out.mkdir(parents=True, exist_ok=True)
     tasks = [(path, 1) for path in bank.scans]
     tasks += [(path, side * (number + 1)) for number in range(contrasts) for path in bank.labels for side in (1, -1)]
@@ -118,9 +154,11 @@ def build(bank: Bank, out: Path, encoders: Encoders, *, variants: int, contrasts
         if target.exists():
             continue
         rng = np.random.default_rng([abs(turn), turn > 0, *path.stem.encode()])
-        volume = _volume(path, rng)
-        codes = encode_head(np.ascontiguousarray(volume[::-1] if turn < 0 else volume), encoders, rng, variants)
-        partial = target.with_suffix(".partial")
+        volume, field = _volume(path, rng), read_shape(shapes / path.name)
+        if turn < 0:
+            volume, field = np.ascontiguousarray(volume[::-1]), mirrored(field)
+        codes = encode_head(volume, field, encoders, rng, variants)
+        partial = target.with_suffix(f".{os.getpid()}.partial")
         with open(partial, "wb") as file:
             np.savez(file, **codes)
         os.replace(partial, target)

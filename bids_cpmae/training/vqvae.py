@@ -12,9 +12,13 @@ from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.crops import CropSampler
 from bids_cpmae.training.loop import train
 
-PLAIN_STEPS = 150
-START_BATCHES = 8
-COMMITMENT, EDGE = 0.25, 0.5
+PLAIN_SHARE = 0.2
+START_BATCHES = 24
+COMMITMENT, EDGE, SQUARE = 0.25, 0.5, 10.0
+# features without a bound and codes that follow them run away together
+SMALL = 0.001
+# while there are no codes yet, noise in their place: it keeps the features from hiding detail in their last digits
+STAND_IN = 0.05
 
 
 def reconstruction_loss(found: torch.Tensor, wanted: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -34,26 +38,31 @@ def build_and_train(bank: Path, out: Path, *, part: str, steps: int, batch: int,
     model = VQVAE(skull_preset() if part == "skull" else brain_preset())
     model = model.to(device, memory_format=torch.channels_last_3d)
     sampler = CropSampler(Bank.open(bank), part, batch=batch)
+    if not (out / "checkpoint.pt").exists():
+        model.start_linear(torch.cat([torch.mul(*sampler(10**6 + number)) for number in range(START_BATCHES)]))
+
+    plain = int(PLAIN_SHARE * steps)
 
     def losses(step: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(step)
         volume, known = (tensor.to(device, memory_format=torch.channels_last_3d) for tensor in sampler(step))
         model.train()
+        if step == plain:
+            _start_codebook(model, sampler, device)
         with torch.autocast(device, torch.bfloat16):
-            if step < PLAIN_STEPS:
+            if step < plain:
                 # an autoencoder first: a codebook started on features that say nothing yet would collapse
-                found, commitment = model.decoder(model.features(volume, known)), torch.zeros(())
+                vectors = model.features(volume, known).movedim(1, -1)
+                noise = STAND_IN * vectors.detach().std() * torch.randn_like(vectors)
+                found, commitment, used = model.decode_vectors(vectors + noise), torch.zeros(()), 0.0
             else:
-                if step == PLAIN_STEPS:
-                    _start_codebook(model, sampler, device)
-                found, commitment, codes = model(volume, known)
+                found, commitment, codes, vectors = model(volume, known)
+                used = float(len(codes[..., 0].unique())) / model.config.codes
         value, edges = reconstruction_loss(found.float(), volume, known)
-        used = float(len(codes.unique())) / model.config.codes if step >= PLAIN_STEPS else 0.0
-        loss = value + EDGE * edges + COMMITMENT * commitment
         mse = (((found.float() - volume) * known) ** 2).sum() / known.sum()
-        psnr = -10 * mse.detach().log10()
-        return {"loss": loss, "value": value, "edges": edges, "commit": commitment, "psnr": psnr,
-                "codes_in_batch": torch.tensor(used)}  # fmt: skip
+        loss = value + SQUARE * mse + EDGE * edges + COMMITMENT * commitment + SMALL * vectors.square().mean()
+        return {"loss": loss, "value": value, "edges": edges, "commit": commitment, "psnr": -10 * mse.detach().log10(),
+                "spread": vectors.std(), "codes_in_batch": torch.tensor(used)}  # fmt: skip
 
     model = train(model, losses, out=out, steps=steps, peak_rate=rate, device=device, average=0.995)
     torch.save({"config": model.config.as_dict(), "state": model.state_dict()}, out / "weights.pt")
