@@ -20,8 +20,8 @@ COMMANDS = {
 }
 GROUPS = {
     "train": ("train the networks", {
-        "bank": ("bids_cpmae.training.bank", "bring the training heads into head space"),
-        "shapes": ("bids_cpmae.training.shapes", "find how the heads differ in shape, face included"),
+        "heads": ("bids_cpmae.training.heads", "bring heads to learn from into head space and find their shapes"),
+        "weights": ("bids_cpmae.training.joint", "train all networks on them, from heads to a weights file"),
         "vqvae": ("bids_cpmae.training.vqvae", "train the brain's or the non-brain's VQ-VAE"),
         "mae": ("bids_cpmae.training.mae", "train the masked autoencoder and join the weights"),
         "demo": ("bids_cpmae.training.demo", "make the codes of the demo head"),
@@ -29,7 +29,7 @@ GROUPS = {
     "evaluate": ("measure privacy, utility and anatomy", {
         "compare": ("bids_cpmae.evaluation.compare", "privacy and utility, one after the other"),
         "privacy": ("bids_cpmae.evaluation.privacy", "recognise de-identified heads by face and by skin"),
-        "realism": ("bids_cpmae.evaluation.realism", "does the new face fit the scan, and are new faces different people"),
+        "realism": ("bids_cpmae.evaluation.realism", "does the new face fit the scan; are new faces different people"),
         "utility": ("bids_cpmae.evaluation.utility", "run what a lab does next on originals and versions"),
         "attack": ("bids_cpmae.evaluation.attack", "attackers who learn on some people and meet others"),
         "truth": ("bids_cpmae.evaluation.truth", "brain extraction and segmentation against label maps"),

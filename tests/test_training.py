@@ -73,8 +73,7 @@ def test_joined_displacements_lead_through_both():
 def test_identities_are_drawn_of_the_shapes(tmp_path):
     """Heads that differ by one mode of shape: the first component is that mode, as wide as it varies."""
     rng = np.random.default_rng(0)
-    bank, shapes = tmp_path / "bank", tmp_path / "shapes"
-    bank.mkdir()
+    bank, shapes = tmp_path, tmp_path / "shapes"
     shapes.mkdir()
     mode = np.zeros((32, 32, 32, 3), np.float32)
     mode[8:24, 20:30, 8:20, 1] = 2.0
@@ -82,8 +81,9 @@ def test_identities_are_drawn_of_the_shapes(tmp_path):
     for number, amount in enumerate((-1.5, -0.5, 0.5, 1.5)):
         np.save(bank / f"{number}_T1w.npy", np.zeros(1, np.uint8))
         np.save(shapes / f"{number}_T1w.npy", amount * mode + 1e-3 * rng.standard_normal(mode.shape))
-    identity = fit_identity(Bank.open(bank), shapes, components=2)
-    spread = identity.components[0].norm() / np.linalg.norm(mode)
+    identity = fit_identity(Bank.open(bank), components=2)
+    where = identity.where.numpy()
+    spread = identity.components[0].norm() / np.linalg.norm(mode[where])
     assert spread.item() == pytest.approx(np.sqrt(1.25), rel=0.02)
     assert identity.components[1].norm() < 0.05 * identity.components[0].norm()
     assert np.allclose(mirrored(mirrored(mode.transpose(3, 0, 1, 2))), mode.transpose(3, 0, 1, 2))

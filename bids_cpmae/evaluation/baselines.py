@@ -241,7 +241,8 @@ def _make_person(task: tuple) -> tuple[str, dict[str, Path]]:
     stem = original.name.removesuffix(suffix).removesuffix("_T1w")
     files = {}
     for name in methods:
-        folder = work / "methods" / f"{name}_{_code_digest()}_seed-{seed}" / person / "anat"
+        digest = _code_digest(model=name.startswith("cpmae"))
+        folder = work / "methods" / f"{name}_{digest}_seed-{seed}" / person / "anat"
         files[name] = folder / f"{stem}_desc-{name.replace('-', '')}_T1w{suffix}"
         if files[name].is_file():
             continue
@@ -258,12 +259,15 @@ def _file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-@lru_cache(maxsize=1)
-def _code_digest() -> str:
-    """Changes with whatever decides how a scan is de-identified: the code, the template and the weights."""
+@lru_cache(maxsize=2)
+def _code_digest(model: bool = False) -> str:
+    """Changes with whatever decides how a scan is de-identified: code and template; with ``model`` also the weights."""
     root = Path(__file__).resolve().parents[1]
-    code = [Path(__file__), *sorted((root / "imaging").glob("*.py")), *sorted((root / "model").glob("*.py"))]
-    data = [root / "data" / "template.npz", root / "data" / "weights.safetensors"]
+    code = [Path(__file__), *sorted((root / "imaging").glob("*.py"))]
+    data = [root / "data" / "template.npz"]
+    if model:
+        code += sorted((root / "model").glob("*.py"))
+        data.append(root / "data" / "weights.safetensors")
     # comments and layout decide nothing
     parts = [ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode() for path in code]
     parts += [path.read_bytes() for path in data]

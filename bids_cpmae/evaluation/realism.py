@@ -55,7 +55,8 @@ def power_ratios(original: np.ndarray, version: np.ndarray, mask: np.ndarray, sp
     for data in (original, version):
         mean = (data * window).sum() / window.sum()
         powers.append(np.abs(np.fft.rfftn((data - mean) * window)) ** 2)
-    axes = [np.fft.fftfreq(n, d) for n, d in zip(mask.shape[:2], spacing)] + [np.fft.rfftfreq(mask.shape[2], spacing[2])]
+    axes = [np.fft.fftfreq(n, d) for n, d in zip(mask.shape[:2], spacing)]
+    axes.append(np.fft.rfftfreq(mask.shape[2], spacing[2]))
     radius = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*axes, indexing="ij")))
     bands = [(radius >= low) & (radius < high) for low, high in zip(BANDS, BANDS[1:])]
     limit = 0.5 / max(spacing)
@@ -146,8 +147,10 @@ def variety(comparison: Comparison, count: int) -> dict[str, float]:
     apart = [depth_distance(a, b, pixels) for a, b in combinations(new, 2)]
     people = [depth_distance(a, b, pixels) for a, b in combinations(real[:: max(1, len(real) // 24)], 2)]
     nearest = [min(depth_distance(face, other, pixels) for other in real) for face in new]
-    return {"new_faces_mm": float(np.mean(apart)), "real_people_mm": float(np.mean(people)),
-            "variety": float(np.mean(apart) / np.mean(people)), "nearest_person_mm": float(np.min(nearest))}  # fmt: skip
+    return {
+        "new_faces_mm": float(np.mean(apart)), "real_people_mm": float(np.mean(people)),
+        "variety": float(np.mean(apart) / np.mean(people)), "nearest_person_mm": float(np.min(nearest)),
+    }  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

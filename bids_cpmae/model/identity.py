@@ -25,15 +25,19 @@ RAMP_MM = {"face": 16.0, "head": 10.0}
 
 
 class Identity(nn.Module):
-    """Mean and principal components of shapes, as displacements (3, 32, 32, 32) in mm on the 8 mm head-space grid.
+    """Mean and principal components of shapes, as displacements in mm on the 8 mm head-space grid (32^3).
 
-    A displacement says where, from a place of the new head, the template's tissue for it is to be found.
+    A displacement says where, from a place of the new head, the template's tissue for it is to be found. Only those in
+    and near the head are held, ``N`` of them: ``where`` (32, 32, 32) is True there, ``mean`` has shape (3, N) and
+    ``components`` (components, 3, N).
     """
 
-    def __init__(self, components: int) -> None:
+    def __init__(self, components: int, where: Tensor | None = None) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(3, *head_shape(FIELD_MM)))
-        self.register_buffer("components", torch.zeros(components, 3, *head_shape(FIELD_MM)))
+        where = torch.ones(head_shape(FIELD_MM), dtype=torch.bool) if where is None else where
+        self.register_buffer("where", where)
+        self.register_buffer("mean", torch.zeros(3, int(where.sum())))
+        self.register_buffer("components", torch.zeros(components, 3, int(where.sum())))
 
     @property
     def length(self) -> int:
@@ -41,8 +45,10 @@ class Identity(nn.Module):
         return len(self.components)
 
     def displacement(self, scores: Tensor) -> Tensor:
-        """Displacements (3, 32, 32, 32) of scores (components,) in standard deviations."""
-        return self.mean + torch.tensordot(scores, self.components, 1)
+        """Displacements (3, 32, 32, 32) of scores (components,) in standard deviations; 0 far off the head."""
+        out = torch.zeros(3, *self.where.shape, device=self.mean.device)
+        out[:, self.where] = self.mean + torch.tensordot(scores, self.components, 1)
+        return out
 
     def sketch(self, scores: Tensor, share: np.ndarray) -> np.ndarray:
         """The template in the shape of an identity.

@@ -57,6 +57,7 @@ def save_weights(path: Path, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder,
         for key, value in part.state_dict().items():
             if not key.endswith(TRAINING_ONLY):
                 kind = torch.float32 if "codebook" in key else torch.float16
+                kind = kind if value.is_floating_point() else value.dtype
                 tensors[f"{name}.{key}"] = value.detach().to(kind).contiguous()
     shapes = {name: json.dumps(part.config.as_dict()) for name, part in parts.items() if hasattr(part, "config")}
     save_file(tensors, path, metadata={"format": FORMAT, **shapes})
@@ -107,13 +108,14 @@ def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
     check_weights(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-        tensors = {key: file.get_tensor(key).float() for key in file.keys()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     configs = {name: json.loads(metadata[name]) for name in ("skull", "brain", "mae")}
     skull, brain = (
         VQVAE(VQVAEConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in configs[name].items()}))
         for name in ("skull", "brain")
     )
-    identity = Identity(len(tensors["identity.components"]))
+    identity = Identity(len(tensors["identity.components"]), tensors["identity.where"])
     model = CPMAE(skull, brain, MaskedAutoencoder(MAEConfig(**configs["mae"])), identity, shipped_anatomy())
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     missing = [key for key in missing if not key.endswith(TRAINING_ONLY)]

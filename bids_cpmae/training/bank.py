@@ -1,8 +1,7 @@
-"""``cpmae train bank``: the training heads in head space at 1 mm, aligned as the app aligns a scan, ready for crops."""
+"""The training heads in head space at 1 mm, aligned as the app aligns a scan, ready for crops."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import multiprocessing
 import os
@@ -18,17 +17,33 @@ from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import load_template
 from bids_cpmae.training.contrasts import draw_contrast
-from bids_cpmae.training.heads import Head, coarse, label_maps, people
+from bids_cpmae.training.heads import Head, coarse
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Heads on disk: ``scans`` are uint8 volumes (255 = 1), ``labels`` int16 label maps, all 256^3 in head space."""
+    """Heads on disk, all 256^3 in head space.
+
+    Attributes
+    ----------
+    scans, labels : list of Path
+        uint8 volumes (255 = 1) and int16 label maps.
+    """
 
     scans: list[Path]
     labels: list[Path]
+
+    @property
+    def heads(self) -> list[Path]:
+        """All of them."""
+        return [*self.labels, *self.scans]
+
+    @staticmethod
+    def shape(head: Path) -> Path:
+        """Where the shape of a head is kept, see `bids_cpmae.training.shapes`."""
+        return head.parent / "shapes" / head.name
 
     @classmethod
     def open(cls, folder: Path) -> Bank:
@@ -98,28 +113,11 @@ def _start() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 
-def build(data: Path, out: Path, *, split: str, workers: int) -> Bank:
-    """Bring label maps and people of ``split`` into head space; heads already there are kept."""
+def build(people: list[Head], maps: list[Head], out: Path, *, workers: int) -> Bank:
+    """Bring people's scans and label maps into head space; heads already there are kept."""
     out.mkdir(parents=True, exist_ok=True)
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     with multiprocessing.get_context("spawn").Pool(workers, initializer=_start) as pool:
-        if split == "train":
-            pool.map(_bank_labels, [(head, out) for head in label_maps(data)], chunksize=1)
-        pool.map(_bank_scan, [(head, out) for head in people(data, split)], chunksize=1)
+        pool.map(_bank_labels, [(head, out) for head in maps], chunksize=1)
+        pool.map(_bank_scan, [(head, out) for head in people], chunksize=1)
     return Bank.open(out)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``cpmae train bank``."""
-    parser.add_argument("data", type=Path, help="folder with ixi2mm/ and labelmaps/")
-    parser.add_argument("out", type=Path, help="folder for the bank (about 17 MB a person)")
-    parser.add_argument("--split", default="train", help="people to take (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run ``cpmae train bank``."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    bank = build(args.data, args.out, split=args.split, workers=args.workers)
-    print(f"{len(bank.scans)} scans and {len(bank.labels)} label maps in {args.out}")
-    return 0

@@ -24,6 +24,7 @@ from bids_cpmae.training.tokens import Encoders, build
 SHAPES = ("face", "block", "head")
 SHAPE_ODDS = (0.82, 0.06, 0.12)
 CONTEXT_MOST = 256
+REFINE_STEPS = 400
 
 
 @dataclass
@@ -73,7 +74,8 @@ class TokenBank:
             "brain": group(brain)[:, brain_at], "brain_at": torch.from_numpy(brain_at),
             "skull": group(seen)[:, skull_at], "skull_at": torch.from_numpy(skull_at),
             "target": group(full)[:, target], "target_seen": group(seen)[:, target], "target_at": target,
-            "sketch": group(sketch)[:, target], "target_known": known, "shown": self._shown(len(chosen), len(target), rng),
+            "sketch": group(sketch)[:, target], "target_known": known,
+            "shown": self._shown(len(chosen), len(target), rng),
         }  # fmt: skip
 
     def _mask(self, head: dict, shape: str, rng: np.random.Generator) -> np.ndarray:
@@ -175,31 +177,42 @@ def load_vqvae(path: Path) -> VQVAE:
     return model.eval()
 
 
+def from_heads(
+    bank: Bank, out: Path, skull: VQVAE, brain: VQVAE, *, steps: int, refine_steps: int, weights: Path,
+    variants: int = 1, contrasts: int = 1, batch: int = 6, rate: float = 6e-4,
+) -> Path:
+    """Fit identities, encode all heads, train the masked autoencoder, refine the decoder, and join the weights."""
+    from bids_cpmae.model.weights import save_weights
+    from bids_cpmae.training.refine import refine
+
+    identity = fit_identity(bank)
+    tokens = build(bank, out / "codes", Encoders.load(skull, brain), variants=variants, contrasts=contrasts)
+    model = build_and_train(tokens, out, skull, brain, steps=steps, batch=batch, rate=rate)
+    skull = refine(bank, tokens, out / "decoder", model.eval(), skull, brain, steps=refine_steps)
+    return save_weights(weights, skull, brain, model, identity)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``cpmae train mae``."""
-    parser.add_argument("bank", type=Path, help="folder written by `cpmae train bank`")
-    parser.add_argument("shapes", type=Path, help="folder written by `cpmae train shapes`")
+    parser.add_argument("bank", type=Path, help="folder written by `cpmae train heads`")
     parser.add_argument("skull", type=Path, help="folder of the non-brain VQ-VAE's training")
     parser.add_argument("brain", type=Path, help="folder of the brain VQ-VAE's training")
-    parser.add_argument("out", type=Path, help="folder for codes, checkpoint, losses.csv and weights.pt")
-    parser.add_argument("--steps", type=int, default=2500, help="default: %(default)s")
+    parser.add_argument("out", type=Path, help="folder for codes, checkpoint, losses.csv and weights.safetensors")
+    parser.add_argument("--steps", type=int, default=1500, help="default: %(default)s")
+    parser.add_argument("--refine-steps", type=int, default=REFINE_STEPS, help="of the decoder (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=6, help="heads a step (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--variants", type=int, default=2, help="deformed faces a head (default: %(default)s)")
-    parser.add_argument("--contrasts", type=int, default=2, help="contrasts a label map (default: %(default)s)")
-    parser.add_argument("--weights", type=Path, help="write the joined weights here (.safetensors)")
+    parser.add_argument("--variants", type=int, default=1, help="deformed faces a head (default: %(default)s)")
+    parser.add_argument("--contrasts", type=int, default=1, help="contrasts a label map (default: %(default)s)")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run ``cpmae train mae``."""
-    from bids_cpmae.model.weights import save_weights
-
     skull, brain = load_vqvae(args.skull / "weights.pt"), load_vqvae(args.brain / "weights.pt")
-    tokens = args.out / "codes"
-    bank = Bank.open(args.bank)
-    identity = fit_identity(bank, args.shapes)
-    build(bank, args.shapes, tokens, Encoders.load(skull, brain), variants=args.variants, contrasts=args.contrasts)
-    model = build_and_train(tokens, args.out, skull, brain, steps=args.steps, batch=args.batch, rate=args.rate)
-    if args.weights:
-        print(f"weights written to {save_weights(args.weights, skull, brain, model, identity)}")
+    path = from_heads(
+        Bank.open(args.bank), args.out, skull, brain, steps=args.steps, refine_steps=args.refine_steps,
+        weights=args.out / "weights.safetensors", variants=args.variants, contrasts=args.contrasts,
+        batch=args.batch, rate=args.rate,
+    )  # fmt: skip
+    print(f"weights written to {path}")
     return 0

@@ -51,7 +51,7 @@ def labels_on_template(task: tuple[Head, Path]) -> np.ndarray:
 
 def anatomy(template: Path, data: Path, workers: int) -> dict[str, np.ndarray]:
     """Share of label maps that hold ``head`` and ``brain`` at each template voxel, mirrored onto itself."""
-    maps = label_maps(data, tuple(n for n in FULL_FACE_MAPS if n not in DISTORTED))
+    maps = label_maps(data / "labelmaps", tuple(n for n in FULL_FACE_MAPS if n not in DISTORTED))
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         every = pool.map(labels_on_template, [(head, template) for head in maps], chunksize=1)
     brain = np.mean([np.isin(labels, BRAIN_LABELS) for labels in every], axis=0)

@@ -1,4 +1,4 @@
-"""``cpmae train shapes``: how each head of the bank differs in shape from the template, and what identities are drawn of.
+"""How the heads of a bank differ in shape from the template; identities are drawn of that.
 
 Every head is already in head space as the app puts it there, without a look at its face. What deformable registration
 to the template adds, face included, is that person's shape; principal components of these shapes and their mirror
@@ -7,8 +7,8 @@ images are the space of identities (`bids_cpmae.model.identity`).
 
 from __future__ import annotations
 
-import argparse
 import logging
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -32,6 +32,7 @@ ITERATIONS = (40, 12)
 MARGIN_MM = 20
 COMPONENTS = 48
 FACE_WEIGHT = 4.0
+NEAR_CELLS = 2
 
 
 def volume_of(path: Path, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -43,9 +44,9 @@ def volume_of(path: Path, rng: np.random.Generator | None = None) -> np.ndarray:
     return np.clip(draw_contrast(stored, rng) * BRAIN_LEVEL / WHITE, 0, 1).astype(np.float32)
 
 
-def read_shape(path: Path) -> np.ndarray:
-    """One field of ``cpmae train shapes``, (3, 32, 32, 32) float32, mm."""
-    return np.moveaxis(np.load(path).astype(np.float32), -1, 0)
+def read_shape(head: Path) -> np.ndarray:
+    """The shape of a head of the bank, (3, 32, 32, 32) float32, mm."""
+    return np.moveaxis(np.load(Bank.shape(head)).astype(np.float32), -1, 0)
 
 
 def mirrored(field: np.ndarray) -> np.ndarray:
@@ -95,31 +96,35 @@ def shape_field(volume: np.ndarray) -> np.ndarray:
     return places - grid_points(head_affine(FIELD_MM), head_shape(FIELD_MM)).astype(np.float32)
 
 
-def build(bank: Bank, out: Path) -> list[Path]:
-    """Write each head's field, ``NAME.npy`` float16, into ``out``; those already there are kept."""
-    out.mkdir(parents=True, exist_ok=True)
+def build(bank: Bank, *, workers: int) -> None:
+    """Find the shape of each head of a bank that has none yet, float16."""
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
-    paths = []
-    for path in [*bank.labels, *bank.scans]:
-        target = out / f"{path.stem}.npy"
-        paths.append(target)
-        if target.exists():
-            continue
-        field = shape_field(volume_of(path))
-        partial = target.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            np.save(file, field.astype(np.float16))
-        os.replace(partial, target)
-        LOG.info("%s: %.1f mm at most", path.stem, np.linalg.norm(field, axis=-1).max())
-    return paths
+    missing = [head for head in bank.heads if not bank.shape(head).exists()]
+    for folder in {bank.shape(head).parent for head in missing}:
+        folder.mkdir(exist_ok=True)
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=_start) as pool:
+        for number, _ in enumerate(pool.imap_unordered(_write_shape, missing), 1):
+            LOG.info("%d of %d shapes", number, len(missing))
 
 
-def fit_identity(bank: Bank, shapes: Path, *, components: int = COMPONENTS) -> Identity:
-    """Principal components of the shapes of a bank's heads and their mirror images, in ``shapes``.
+def _write_shape(head: Path) -> None:
+    target = Bank.shape(head)
+    partial = target.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        np.save(file, shape_field(volume_of(head)).astype(np.float16))
+    os.replace(partial, target)
+
+
+def _start() -> None:
+    torch.set_num_threads(1)
+
+
+def fit_identity(bank: Bank, *, components: int = COMPONENTS) -> Identity:
+    """Principal components of the shapes of a bank's heads and their mirror images.
 
     The head's surface and the face speak for themselves, air far off does not.
     """
-    fields = np.stack([read_shape(shapes / path.name) for path in (*bank.labels, *bank.scans)])
+    fields = np.stack([read_shape(head) for head in bank.heads])
     fields = np.concatenate([fields, np.stack([mirrored(field) for field in fields])])
     template = load_template()
     face, head = (cells(mask, FIELD_MM // SPACING) for mask in (template.replaced(), template.mask(HEAD_BIT)))
@@ -131,20 +136,9 @@ def fit_identity(bank: Bank, shapes: Path, *, components: int = COMPONENTS) -> I
     scores = np.sqrt(len(fields)) * vectors[:, ::-1][:, :components]
     kept = np.clip(values[::-1], 0, None)
     LOG.info("%d components hold %.1f %% of the variance", components, 100 * kept[:components].sum() / kept.sum())
-    identity = Identity(components)
-    identity.mean.copy_(torch.from_numpy(mean))
-    identity.components.copy_(torch.from_numpy(scores.T @ flat / len(fields)).reshape(components, *mean.shape))
+    near = binary_dilation(head, iterations=NEAR_CELLS)
+    identity = Identity(components, torch.from_numpy(near))
+    identity.mean.copy_(torch.from_numpy(mean[:, near]))
+    modes = (scores.T @ flat / len(fields)).reshape(components, *mean.shape)
+    identity.components.copy_(torch.from_numpy(modes[:, :, near]))
     return identity
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``cpmae train shapes``."""
-    parser.add_argument("bank", type=Path, help="folder written by `cpmae train bank`")
-    parser.add_argument("out", type=Path, help="folder for one field a head (200 kB each)")
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run ``cpmae train shapes``."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(f"{len(build(Bank.open(args.bank), args.out))} shapes in {args.out}")
-    return 0

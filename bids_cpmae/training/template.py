@@ -106,7 +106,7 @@ def build(data: Path, out: Path, *, count: int, rounds: int, workers: int) -> Pa
         float32, 2 mm, head space.
     """
     out.mkdir(parents=True, exist_ok=True)
-    every = people(data, "train")
+    every = people(data / "ixi2mm", "train")
     heads = [every[i] for i in np.linspace(0, len(every) - 1, count).round().astype(int)]
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     current = out / "template.nii.gz"

@@ -1,4 +1,4 @@
-"""Codes of every head for the masked autoencoder: whole, with the face blanked, its sketch, and with the face deformed.
+"""Codes of every head for the masked autoencoder: whole, with the face blanked, its sketch, and the face deformed.
 
 For each head (and its mirror image): ``full`` codes of the whole head, ``sketch`` codes of the template in its shape,
 ``blank`` codes seen by the app (face and ears blanked, by a mask that wavers as registration does), ``masked`` (which
@@ -140,11 +140,8 @@ def joined(first: np.ndarray, then: np.ndarray) -> np.ndarray:
     return first + np.moveaxis(sample_points(then, index, outside="edge"), -1, 0)
 
 
-def build(bank: Bank, shapes: Path, out: Path, encoders: Encoders, *, variants: int, contrasts: int) -> Path:
-    """Encode every head of a bank and its mirror image; those already in ``out`` are kept.
-
-    ``shapes`` is a folder written by ``cpmae train shapes``.
-    """
+def build(bank: Bank, out: Path, encoders: Encoders, *, variants: int, contrasts: int) -> Path:
+    """Encode every head of a bank and its mirror image; those already in ``out`` are kept."""
     out.mkdir(parents=True, exist_ok=True)
     tasks = [(path, 1) for path in bank.scans]
     tasks += [(path, side * (number + 1)) for number in range(contrasts) for path in bank.labels for side in (1, -1)]
@@ -154,7 +151,7 @@ def build(bank: Bank, shapes: Path, out: Path, encoders: Encoders, *, variants: 
         if target.exists():
             continue
         rng = np.random.default_rng([abs(turn), turn > 0, *path.stem.encode()])
-        volume, field = _volume(path, rng), read_shape(shapes / path.name)
+        volume, field = _volume(path, rng), read_shape(path)
         if turn < 0:
             volume, field = np.ascontiguousarray(volume[::-1]), mirrored(field)
         codes = encode_head(volume, field, encoders, rng, variants)

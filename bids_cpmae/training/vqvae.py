@@ -80,7 +80,7 @@ def _start_codebook(model: VQVAE, sampler: CropSampler, device: str) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``cpmae train vqvae``."""
-    parser.add_argument("bank", type=Path, help="folder written by `cpmae train bank`")
+    parser.add_argument("bank", type=Path, help="folder written by `cpmae train heads`")
     parser.add_argument("out", type=Path, help="folder for the checkpoint, losses.csv and weights.pt")
     parser.add_argument("--part", choices=("skull", "brain"), default="skull", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=3000, help="default: %(default)s")

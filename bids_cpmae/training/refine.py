@@ -1,0 +1,127 @@
+"""The non-brain decoder learns to draw what the masked autoencoder predicts, as well as what was encoded.
+
+A predicted code vector is a mean over what could be, which no encoder ever yields; a decoder that has never seen one
+draws lumps and the borders of cubes. Faces of the training heads are predicted as the app predicts them, and decoded
+towards the true ones: values and edges where they can be known, and elsewhere as much fine detail as is really there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
+from bids_cpmae.model.regions import Places, cells
+from bids_cpmae.model.vqvae import STRIDE, VQVAE
+from bids_cpmae.model.weights import shipped_anatomy
+from bids_cpmae.training.bank import Bank
+from bids_cpmae.training.loop import train
+from bids_cpmae.training.vqvae import EDGE, SQUARE, reconstruction_loss
+
+CROP = 8
+HALO = 1
+WIDTHS = (1, 2, 4)
+WINDOW = 12
+FAINT = 1e-4
+DETAIL = 0.02
+
+
+@torch.no_grad()
+def predicted_vectors(head: dict, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE) -> np.ndarray:
+    """Code vectors (32, 32, 32, dim), float16, of an encoded head with its face as the app would predict it."""
+    book = skull.codebook
+    places = Places.of(head["masked"], shipped_anatomy())
+    codes = {name: group(torch.from_numpy(head[name]).long()[None]) for name in ("blank", "brain")}
+    sketch = group(torch.from_numpy(head["sketch"][0]).long()[None])
+    at, skull_at, brain_at = (torch.from_numpy(index) for index in (places.target, places.skull, places.brain))
+    known = torch.from_numpy(places.target_known)[None]
+    context = mae.forward_encoder(
+        brain.codebook.lookup(codes["brain"][:, brain_at]).flatten(2), brain_at,
+        book.lookup(codes["blank"][:, skull_at]).flatten(2), torch.ones(len(skull_at), CODES_PER_GROUP), skull_at,
+    )  # fmt: skip
+    given = book.lookup(codes["blank"][:, at])
+    steer = book.lookup(sketch[:, at]).flatten(2)
+    found = mae.forward_decoder(context, (given * known[..., None]).flatten(2), known.float(), steer, at)
+    everything = book.lookup(codes["blank"])
+    everything[:, at] = torch.where(known[..., None], given, found)
+    return ungroup(everything, mae.config.side)[0].numpy().astype(np.float16)
+
+
+def detail_loss(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    """Difference of the logarithms of local energy in three bands of fine detail, wherever in a window it lies.
+
+    Volumes (B, 1, D, H, W); where ``known`` is 0 nothing counts.
+    """
+    total = found.new_zeros(())
+    blurred = [(volume, volume) for volume in (found * known, wanted * known)]
+    share = F.avg_pool3d(known, WINDOW, WINDOW // 2).clamp_min(0)
+    for width in WIDTHS:
+        energies = []
+        for number, (fine, _) in enumerate(blurred):
+            coarse = F.avg_pool3d(F.pad(fine, (width,) * 6, mode="replicate"), 2 * width + 1, 1)
+            energies.append(F.avg_pool3d((fine - coarse).square() * known, WINDOW, WINDOW // 2) / share.clamp_min(0.1))
+            blurred[number] = (coarse, coarse)
+        apart = ((energies[0] + FAINT).log() - (energies[1] + FAINT).log()).abs()
+        total = total + (apart * share).sum() / share.sum().clamp_min(1) / len(WIDTHS)
+    return total
+
+
+def refine(
+    bank: Bank, tokens: Path, out: Path, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE, *, steps: int,
+    batch: int = 2, rate: float = 2e-4,
+) -> VQVAE:  # fmt: skip
+    """Train the decoder of ``skull`` further, on predicted and on encoded faces of the bank's people by turns."""
+    heads, volumes = [], []
+    for path in bank.scans:
+        place = tokens / f"{path.stem}_+1.npz"
+        if not place.exists():
+            continue
+        with np.load(place) as stored:
+            head = {name: stored[name] for name in ("full", "sketch", "blank", "brain", "masked")}
+        true = skull.codebook.lookup(torch.from_numpy(head["full"][0]).long()).numpy().astype(np.float16)
+        heads.append((predicted_vectors(head, mae, skull, brain), true, np.argwhere(_near(head["masked"]))))
+        volumes.append(np.load(path, mmap_mode="r"))
+    outside = ~shipped_anatomy().brain
+    for part in (skull.encoder, skull.codebook):
+        part.requires_grad_(False)
+
+    def crop(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        number = rng.integers(len(heads))
+        predicted, true, centres = heads[number]
+        corner = np.clip(centres[rng.integers(len(centres))] - rng.integers(1, CROP - 1, 3), 0, 32 - CROP)
+        box = tuple(slice(c, c + CROP) for c in corner)
+        fine = tuple(slice(c * STRIDE, (c + CROP) * STRIDE) for c in corner)
+        return predicted[box], true[box], volumes[number][fine].astype(np.float32) / 255, outside[fine]
+
+    def losses(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([3, step])
+        torch.manual_seed(step)
+        predicted, true, wanted, known = (
+            torch.from_numpy(np.stack(side).astype(np.float32)) for side in zip(*(crop(rng) for _ in range(batch)))
+        )
+        wanted, known = wanted[:, None], known[:, None]
+        inner = (slice(None), slice(None), *(slice(HALO * STRIDE, -HALO * STRIDE),) * 3)
+        with torch.autocast("cpu", torch.bfloat16):
+            drawn, decoded = skull.decode_vectors(torch.cat([predicted, true])).chunk(2)
+        drawn, decoded, wanted, known = (part.float()[inner] for part in (drawn, decoded, wanted, known))
+        value, edges = reconstruction_loss(drawn, wanted, known)
+        detail = detail_loss(drawn, wanted, known)
+        held, held_edges = reconstruction_loss(decoded, wanted, known)
+        mse = (((decoded - wanted) * known) ** 2).sum() / known.sum().clamp_min(1)
+        loss = value + EDGE * edges + DETAIL * detail + held + SQUARE * mse + EDGE * held_edges
+        return {"loss": loss, "value": value, "edges": edges, "detail": detail, "psnr": -10 * mse.detach().log10()}
+
+    skull = train(skull, losses, out=out, steps=steps, peak_rate=rate, warmup=20, average=0.98)
+    torch.save({"config": skull.config.as_dict(), "state": skull.state_dict()}, out / "weights.pt")
+    return skull.eval()
+
+
+def _near(masked: np.ndarray) -> np.ndarray:
+    """Masked codes (32, 32, 32) in and right next to the head."""
+    from scipy.ndimage import binary_dilation
+
+    return masked & binary_dilation(cells(shipped_anatomy().head, STRIDE))
