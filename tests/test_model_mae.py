@@ -124,7 +124,8 @@ def test_a_sketch_without_displacement_is_the_template():
     template = load_template()
     still = np.zeros((3, 32, 32, 32), np.float32)
     plain = resample(template.grid.data, template.grid.affine, head_affine(), head_shape()) * BRAIN_LEVEL
-    assert np.abs(bend_template(still, shares("face")) - np.clip(plain, 0, 1)).max() < 1e-3
+    apart = np.abs(bend_template(still, shares("face")) - np.clip(plain, 0, 1))
+    assert apart.mean() < 1e-4 and apart.max() < 0.02
 
 
 def test_a_sketch_bends_inside_the_mask_only():
