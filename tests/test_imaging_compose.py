@@ -9,7 +9,7 @@ from phantoms import CASES, Case, draw_head, make_phantom
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.compose import compose_face
+from bids_cpmae.imaging.compose import clear_skin, compose_face, match_detail
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.seam import border_step, noise_level
 
@@ -229,3 +229,36 @@ def test_real_scan(real_data):
     assert noise_level(values, air, spacing) == pytest.approx(noise_level(data, air, spacing), rel=0.15)
     level = noise_level(values, tissue, spacing, robust=True)
     assert level == pytest.approx(noise_level(data, tissue, spacing, robust=True), rel=0.2)
+
+
+def test_a_slope_between_tissue_and_air_becomes_a_skin():
+    along = np.clip(np.arange(40, dtype=np.float32) - 16, 0, 8)[:, None, None] / 8 * 100
+    slope = np.broadcast_to(along, (40, 12, 12)).copy()
+    slope[34:] = 30  # dark tissue deep inside is no skin
+    found = clear_skin(slope, 100.0, np.ones(3))[:, 6, 6]
+    assert np.diff(found[:28]).max() > 1.4 * np.diff(slope[:28, 6, 6]).max()
+    assert np.all(np.diff(found[:28]) >= 0)
+    assert abs(int(np.argmax(found > 40)) - int(np.argmax(slope[:, 6, 6] > 40))) <= 1
+    np.testing.assert_array_equal(found[34:], 30)
+    np.testing.assert_array_equal(found[:16], 0)
+
+
+def test_a_soft_face_is_given_the_detail_of_its_scan():
+    rng = np.random.default_rng(0)
+    blobs = gaussian_filter(rng.standard_normal((48, 48, 48)), 3)
+    scan = np.where(blobs > 0, 150, 60).astype(np.float32)
+    inside = np.zeros(scan.shape, bool)
+    inside[:, 20:] = True
+    soft = np.where(inside, gaussian_filter(scan, 1.5), scan)
+
+    def detail(values):
+        return (values - gaussian_filter(values, 1.5))[:, 30:44].std()
+
+    found = match_detail(scan, soft, inside, 100.0, np.ones(3), noise=0.0)
+    assert detail(soft) < 0.7 * detail(scan)
+    assert 1.15 * detail(soft) < detail(found) < detail(scan)
+    np.testing.assert_array_equal(found[~inside], soft[~inside])
+    assert found.min() >= soft.min() and found.max() <= soft.max()
+    np.testing.assert_array_equal(match_detail(scan, scan, inside, 100.0, np.ones(3), noise=0.0), scan)
+    # noise is no detail to match
+    assert detail(match_detail(scan, soft, inside, 100.0, np.ones(3), noise=1e3)) == detail(soft)

@@ -7,7 +7,14 @@ synthetic head alone.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, gaussian_filter1d
+from scipy.ndimage import (
+    binary_dilation,
+    distance_transform_edt,
+    gaussian_filter,
+    gaussian_filter1d,
+    maximum_filter,
+    minimum_filter,
+)
 
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.air import Background, find_air
@@ -25,12 +32,17 @@ MEMBRANE_SCALES = ({1.0: 1.0}, {2.0: 0.3, 4.0: 0.1})
 MEMBRANE_BLOCK_MM = 2.0
 MEMBRANE_FADE = 0.01
 TISSUE, EDGE = 0.25, 0.1
-# a drawn head fades into the air over several millimetres, where noise would break its skin up: what is faint next to
-# air goes, and grain sets in only where there is tissue for certain
-HAZE, HAZE_MM = (0.08, 0.3), 6.0
+# a drawn head fades into the air over several millimetres, where a scan has a skin: next to air, what is less than the
+# first of these shares of the tissue nearby is air, what is more than the second is tissue
+AIR, AIR_MM = 0.08, 6.0
+SKIN, TISSUE_MM = (0.2, 0.8), 4.0
 GRAIN_FROM = (0.2, 0.5)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
+# fine detail is what a Gaussian of this width takes away
+DETAIL_MM, DETAIL_SHARE = 1.5, 0.9
+SHARPEN, SHARPEN_MM, SHARPEN_REACH_MM = (0.5, 1.0, 1.5, 2.0, 3.0), 2.0, 2.5
+SHARPEN_FADE_MM = 8.0
 
 # grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth: fine anatomy that a
 # soft face lacks would as grain be gravel on the skin, and the more so in large voxels
@@ -72,25 +84,27 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
         raise ScanError("there is no tissue outside the face mask to match a new face to; is this the scan of a head?")
     air = find_air(known, ~mask, level, spacing)
     box = mask_box(mask, source.affine, RING_MM)
-    inside, scan, new = mask[box], known[box], _without_haze(synthetic[box], level, spacing)
+    inside, scan, new = mask[box], known[box], clear_skin(synthetic[box], level, spacing)
     scan_tissue = ~inside & (scan > TISSUE * level)
 
     new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing)
     new = match_sharpness(scan, new, ~inside & (np.maximum(scan, new) > EDGE * level))
     quiet = quiet_sigma(scan, scan_tissue, spacing)
     background = Background.of(known, air, box, spacing, fallback=quiet)
-    times = GRAIN_MOST_LARGE if np.prod(spacing) ** (1 / 3) > LARGE_VOXEL_MM else GRAIN_MOST
-    most = times * quiet if background.seen else background.sigma
-    grain = Grain.missing(
-        scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma,
-        most=most,
-    )  # fmt: skip
 
     # the mean of a magnitude image: the signal, and the noise floor where there is none
     floor = background.level
     new = np.sqrt(new * new + floor * floor)
     residual = np.where(inside | (air[box] & (new < 1.5 * floor)), 0, scan - new)
     new = new + membrane(residual, ~inside, spacing)
+    new = match_detail(scan, new, inside, level, spacing, noise=quiet)
+
+    times = GRAIN_MOST_LARGE if np.prod(spacing) ** (1 / 3) > LARGE_VOXEL_MM else GRAIN_MOST
+    most = times * quiet if background.seen else background.sigma
+    grain = Grain.missing(
+        scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma,
+        most=most,
+    )  # fmt: skip
     new = _with_noise(new, floor, background, grain, level, np.random.default_rng(seed))
 
     flat = stored.reshape(source.shape3)
@@ -104,12 +118,25 @@ def tissue_level(values: np.ndarray) -> float:
     return float(np.median(bright)) if bright.size else 0.0
 
 
-def _without_haze(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
-    """The synthetic head without the haze that a network leaves in and next to air; faint tissue inside is kept."""
-    low, high = (share * level for share in HAZE)
-    reach = max(1, round(HAZE_MM / float(spacing.min())))
-    haze = binary_dilation(synthetic < low, iterations=reach, mask=synthetic < high)
-    return np.where(haze, np.maximum(synthetic, 0) * smooth_step(synthetic, low, high), synthetic)
+def clear_skin(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
+    """The synthetic head with a skin, where a network leaves a slope of several millimetres between tissue and air.
+
+    Parameters
+    ----------
+    synthetic : ndarray (X, Y, Z), float32
+    level : float
+        Typical value of tissue.
+    spacing : ndarray (3,)
+        In mm.
+    """
+    head = np.maximum(synthetic, 0)
+    solid = (head > level / 2).astype(np.float32)
+    width = TISSUE_MM / spacing
+    total, share = (gaussian_filter(part, width, truncate=3) for part in (head * solid, solid))
+    nearby = np.maximum(total / np.maximum(share, 1e-3), level / 2)
+    low, high = SKIN
+    slope = (head < high * nearby) & (distance_transform_edt(head > AIR * level, sampling=spacing) < AIR_MM)
+    return np.where(slope, high * nearby * smooth_step(head / nearby, low, high), synthetic)
 
 
 def smooth_step(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
@@ -153,6 +180,49 @@ def match_sharpness(scan: np.ndarray, new: np.ndarray, where: np.ndarray) -> np.
                 break
         new = blurred
     return new
+
+
+def match_detail(
+    scan: np.ndarray, new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray, *, noise: float
+) -> np.ndarray:  # fmt: skip
+    """The new head sharpened until it has about as much fine detail under the mask as the scan has around it.
+
+    In untouched heads the two are alike within a tenth. Sharpening never goes beyond the values of the neighbourhood,
+    so that edges get steeper and no rim appears; towards the mask's border, where the new head is as sharp as it was
+    reconstructed, it fades out.
+
+    Parameters
+    ----------
+    scan, new : ndarray (X, Y, Z), float32
+    inside : ndarray (X, Y, Z), bool
+        True = under the mask.
+    level : float
+        Typical value of tissue.
+    spacing : ndarray (3,)
+        In mm.
+    noise : float
+        Standard deviation of the scan's noise, which is no detail.
+    """
+    wanted = DETAIL_SHARE * np.sqrt(max(0.0, _detail(scan, ~inside, level, spacing) ** 2 - noise**2))
+    if wanted == 0 or _detail(new, inside, level, spacing) >= wanted:
+        return new
+    window = [2 * int(SHARPEN_REACH_MM / size) + 1 for size in spacing]
+    fine = new - gaussian_filter(new, SHARPEN_MM / spacing)
+    low, high = minimum_filter(new, window), maximum_filter(new, window)
+    depth = distance_transform_edt(inside, sampling=spacing).astype(np.float32)
+    fine *= np.clip(depth / SHARPEN_FADE_MM, 0, 1)
+    for strength in SHARPEN:
+        sharp = np.clip(new + strength * fine, low, high)
+        if _detail(sharp, inside, level, spacing) >= wanted:
+            break
+    return sharp
+
+
+def _detail(values: np.ndarray, where: np.ndarray, level: float, spacing: np.ndarray) -> float:
+    """Root mean square of fine detail in and next to tissue."""
+    tissue = where & binary_dilation(values > TISSUE * level, iterations=2)
+    fine = (values - gaussian_filter(values, DETAIL_MM / spacing))[tissue]
+    return float(fine.std()) if fine.size else 0.0
 
 
 def _roughness(values: np.ndarray, where: np.ndarray, axis: int) -> float:
