@@ -8,7 +8,10 @@ how near the nearest real person is.
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import combinations
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +128,7 @@ def new_faces(subject: Subject, count: int) -> np.ndarray:
     from bids_cpmae.model.weights import load_cpmae
 
     source, mask, frame = subject.source, subject.located.mask, subject.frame
-    to_scan = rigid_on_brain(source.data, source.affine)
+    to_scan = rigid_on_brain(source.data, source.affine, scaled=True)
     found = []
     for seed in range(count):
         head = load_cpmae().remodel(frame.volume, frame.blank, identity_seed=seed)
@@ -135,14 +138,16 @@ def new_faces(subject: Subject, count: int) -> np.ndarray:
     return np.stack(found)
 
 
-def variety(comparison: Comparison, count: int) -> dict[str, float]:
+def variety(comparison: Comparison, count: int, *, nprocs: int = 1) -> dict[str, float]:
     """How far ``count`` new faces of the first person lie apart, real people likewise, and from the nearest of them.
 
-    Mean distance in mm of the skin that face mode replaces, heads aligned by the brain.
+    Mean distance in mm of the skin that face mode replaces, heads aligned by the brain and brought to its size: the
+    new faces of one person all have that person's size of head, real people do not.
     """
     person = comparison.people[0]
     pixels, surveyor = face_pixels(), Surveyor(comparison.work)
-    real = [surveyor.depth(path) for path in comparison.originals.values()]
+    with ProcessPoolExecutor(nprocs, mp_context=get_context("forkserver")) as pool:
+        real = list(pool.map(partial(surveyor.depth, scaled=True), comparison.originals.values()))
     new = new_faces(Subject(person, comparison.originals[person], comparison.work, comparison.seed), count)
     apart = [depth_distance(a, b, pixels) for a, b in combinations(new, 2)]
     people = [depth_distance(a, b, pixels) for a, b in combinations(real[:: max(1, len(real) // 24)], 2)]
@@ -176,7 +181,7 @@ def main(args: argparse.Namespace) -> int:
             if method != ORIGINAL:
                 values = likeness(source, load_source(Path(scans[person])).data, mask)
                 rows.append((person, method, f"{psnr:.2f}", *(f"{value:.3f}" for value in values)))
-    figures = variety(comparison, args.faces) if args.faces > 1 else {}
+    figures = variety(comparison, args.faces, nprocs=args.nprocs) if args.faces > 1 else {}
     settings = {"originals": args.originals.name, "people": comparison.people, "seed": comparison.seed,
                 "faces": args.faces, "variety": figures, "versions": versions("numpy", "scipy", "torch")}  # fmt: skip
     write_tsv(comparison.out / "realism.tsv", HEADER, rows)

@@ -114,10 +114,11 @@ def by_region(distances: np.ndarray, regions: np.ndarray) -> dict[str, float]:
     return found
 
 
-def rigid_on_brain(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def rigid_on_brain(data: np.ndarray, affine: np.ndarray, *, scaled: bool = False) -> np.ndarray:
     """The rigid part (4, 4) of the affine that brings head space onto a scan, fitted on the brain alone.
 
-    Rotation and place come from the brain; size is kept, for it tells people apart.
+    Rotation and place come from the brain; size is kept, for it tells people apart. With ``scaled`` the one factor of
+    size that fits best is taken in, so that heads compare as if all brains were equally large.
     """
     from bids_cpmae.imaging.template import BRAIN_BIT, load_template
 
@@ -130,7 +131,9 @@ def rigid_on_brain(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
     points = apply_affine(made.affine, np.moveaxis(np.indices(made.points.shape[:3]), 0, -1)).reshape(-1, 3)
     design = np.column_stack([points, np.ones(len(points))])
     linear = np.linalg.lstsq(design, made.points.reshape(-1, 3).astype(float), rcond=None)[0]
-    turn = polar(linear[:3].T)[0]
+    turn, stretch = polar(linear[:3].T)
+    if scaled:
+        turn = turn * float(np.cbrt(np.linalg.det(stretch)))
     centre = apply_affine(template.grid.affine, np.argwhere(brain).mean(0))
     rigid = np.eye(4)
     rigid[:3, :3] = turn

@@ -104,18 +104,21 @@ class Surveyor:
         with np.load(place) as stored:
             return CoordinateMap(stored["affine"], stored["points"])
 
-    def depth(self, path: Path) -> np.ndarray:
+    def depth(self, path: Path, *, scaled: bool = False) -> np.ndarray:
         """Depth of the skin seen from the right, the front and the left, the head brought to one frame by its brain.
+
+        With ``scaled`` to one size as well, in mm of the template.
 
         Returns
         -------
         ndarray (3, U, V), float32
             In mm from the box's face; NaN where nothing is met.
         """
-        place = self._place("depth", path)
+        place = self._place("scaled" if scaled else "depth", path)
         if not place.is_file():
             source = load_source(path)
-            _keep(place, {"depth": depth_maps(_surface(path), rigid_on_brain(source.data, source.affine))})
+            to_scan = rigid_on_brain(source.data, source.affine, scaled=scaled)
+            _keep(place, {"depth": depth_maps(_surface(path), to_scan)})
         with np.load(place) as stored:
             return stored["depth"]
 

@@ -2,7 +2,8 @@
 
 A predicted code vector is a mean over what could be, which no encoder ever yields; a decoder that has never seen one
 draws lumps and the borders of cubes. Faces of the training heads are predicted as the app predicts them, and decoded
-towards the true ones: values and edges where they can be known, and elsewhere as much fine detail as is really there.
+towards the true ones: values and edges where they can be known, and elsewhere as much fine detail as is really there,
+of a kind that a critic, trained against the decoder, cannot tell from that of real heads.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Places, cells
-from bids_cpmae.model.vqvae import STRIDE, VQVAE
+from bids_cpmae.model.vqvae import STRIDE, VQVAE, pixel_unshuffle3d
 from bids_cpmae.model.weights import shipped_anatomy
 from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.loop import train
@@ -28,6 +30,63 @@ WIDTHS = (1, 2, 4)
 WINDOW = 12
 FAINT = 1e-4
 DETAIL = 0.02
+CRITIC, CRITIC_WARMUP, CRITIC_CHANNELS, CRITIC_NOISE = 0.8, 60, 32, 0.01
+TISSUE = 0.1
+
+
+class Critic(nn.Module):
+    """Says of every 4 mm of volumes (B, 1, D, H, W) how real they look from some 30 mm around: (B, 1, D/4, H/4, W/4).
+
+    Source: Isola et al. 2017 (arXiv 1611.07004), a classifier of patches; Miyato et al. 2018 (arXiv 1802.05957), its
+    weights held to a norm of 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = CRITIC_CHANNELS
+        self.layers = nn.Sequential(
+            spectral_norm(nn.Conv3d(8, width, 3, padding=1)), nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv3d(width, 2 * width, 4, stride=2, padding=1)), nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv3d(2 * width, 2 * width, 3, padding=1)), nn.LeakyReLU(0.2),
+            nn.Conv3d(2 * width, 1, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(pixel_unshuffle3d(x + CRITIC_NOISE * torch.randn_like(x)))
+
+
+class Refiner(nn.Module):
+    """The VQ-VAE whose decoder is refined, and the critic of what it draws: trained in one loop, against each other."""
+
+    def __init__(self, skull: VQVAE) -> None:
+        super().__init__()
+        self.skull = skull
+        self.critic = Critic()
+
+    def judge(self, drawn: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of the critic, which leaves the decoder alone, and of the decoder, which leaves the critic alone.
+
+        Places of plain air do not count.
+        """
+        tissue = F.max_pool3d(torch.maximum(drawn.detach(), wanted), 4).gt(TISSUE)
+
+        def mean(losses: Tensor) -> Tensor:
+            return (losses * tissue).sum() / tissue.sum().clamp_min(1)
+
+        caught = mean(F.softplus(-self.critic(wanted))) + mean(F.softplus(self.critic(drawn.detach())))
+        self.critic.requires_grad_(False)
+        seen = mean(F.softplus(-self.critic(drawn)))
+        self.critic.requires_grad_(True)
+        return caught, seen
+
+    def balance(self, value: Tensor, seen: Tensor) -> Tensor:
+        """How much the critic weighs, so that it pulls at the last layer about as hard as the true values do.
+
+        Source: Esser et al. 2021 (arXiv 2012.09841), equation 7.
+        """
+        last = self.skull.decoder.layers[-1].weight
+        pulls = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (value, seen)]
+        return (pulls[0] / (pulls[1] + 1e-6)).clamp_max(1.0)
 
 
 @torch.no_grad()
@@ -112,10 +171,17 @@ def refine(
         detail = detail_loss(drawn, wanted, known)
         held, held_edges = reconstruction_loss(decoded, wanted, known)
         mse = (((decoded - wanted) * known) ** 2).sum() / known.sum().clamp_min(1)
-        loss = value + EDGE * edges + DETAIL * detail + held + SQUARE * mse + EDGE * held_edges
-        return {"loss": loss, "value": value, "edges": edges, "detail": detail, "psnr": -10 * mse.detach().log10()}
+        with torch.autocast("cpu", torch.bfloat16):
+            caught, seen = refiner.judge(drawn * known, wanted * known)
+        truth = value + EDGE * edges + DETAIL * detail
+        share = CRITIC * min(1.0, max(0, step - CRITIC_WARMUP) / CRITIC_WARMUP) * refiner.balance(truth, seen)
+        loss = truth + held + SQUARE * mse + EDGE * held_edges + share * seen
+        psnr = -10 * mse.detach().log10()
+        return {"loss": loss + caught, "value": value, "edges": edges, "detail": detail, "psnr": psnr,
+                "critic": caught, "seen": seen, "share": share}  # fmt: skip
 
-    skull = train(skull, losses, out=out, steps=steps, peak_rate=rate, warmup=20, average=0.98)
+    refiner = Refiner(skull)
+    skull = train(refiner, losses, out=out, steps=steps, peak_rate=rate, warmup=20, average=0.98).skull
     torch.save({"config": skull.config.as_dict(), "state": skull.state_dict()}, out / "weights.pt")
     return skull.eval()
 
