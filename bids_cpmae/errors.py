@@ -33,6 +33,10 @@ class ScanError(CPMAEError, ValueError):
     code = ExitCode.DATA
 
 
+class SkippedError(ScanError):
+    """A scan that is left alone on purpose: there is no face in it to replace, or it is none to be refaced."""
+
+
 class CertificateError(ScanError):
     """A written file differs from its source where it must not."""
 
