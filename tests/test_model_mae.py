@@ -6,12 +6,9 @@ import torch
 from scipy.ndimage import binary_erosion
 
 from bids_cpmae.errors import WeightsError
-from bids_cpmae.imaging.headspace import head_affine, head_shape
-from bids_cpmae.imaging.intensity import BRAIN_LEVEL
-from bids_cpmae.imaging.resample import resample
-from bids_cpmae.imaging.template import load_template
+from bids_cpmae.imaging.template import load_portrait, load_template
 from bids_cpmae.model.cpmae import CPMAE, SamplingConfig
-from bids_cpmae.model.identity import Identity, bend_template, share_of, shares
+from bids_cpmae.model.identity import Identity, bend, share_of, shares
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells, group_cells
 from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig
@@ -42,6 +39,7 @@ def model(anatomy):
     torch.nn.init.normal_(filler.head.weight, std=0.5)
     torch.nn.init.normal_(filler.head.bias, std=0.5)
     identity.components.normal_(std=5.0)
+    identity.set_portrait(load_portrait())
     model = CPMAE(VQVAE(vqvae), VQVAE(vqvae), filler, identity, anatomy).eval()
     for part in (model.skull, model.brain):  # codes where the features are, so that heads differ in theirs
         noise = torch.rand(1, 1, 32, 32, 32)
@@ -120,19 +118,31 @@ def test_snapped_vectors_are_those_of_codes(model, scan):
     assert not torch.allclose(free[0, inside], drawn)
 
 
-def test_a_sketch_without_displacement_is_the_template():
-    template = load_template()
+def test_a_sketch_without_displacement_is_the_portrait():
     still = np.zeros((3, 32, 32, 32), np.float32)
-    plain = resample(template.grid.data, template.grid.affine, head_affine(), head_shape()) * BRAIN_LEVEL
-    apart = np.abs(bend_template(still, shares("face")) - np.clip(plain, 0, 1))
-    assert apart.mean() < 1e-4 and apart.max() < 0.02
+    assert np.allclose(bend(load_portrait(), still, shares("face")), load_portrait(), atol=1e-3)
+
+
+def test_a_box_of_a_sketch_is_the_same_as_in_the_whole():
+    shift = np.full((3, 32, 32, 32), 3.0, np.float32)
+    box = (slice(96, 160), slice(160, 224), slice(64, 128))
+    whole, part = bend(load_portrait(), shift, shares("face")), bend(load_portrait(), shift, shares("face"), box)
+    assert whole[box].max() > 0.3 and np.allclose(whole[box], part[box], atol=1e-3)
+    assert part.sum() == pytest.approx(part[box].sum())
+
+
+def test_the_shipped_portrait_is_a_head_with_a_nose_and_no_brain():
+    portrait, template = load_portrait(), load_template()
+    assert portrait[template.brain_fine()].max() == 0
+    front = [np.argwhere(portrait[128, :, z] > 0.15).max(initial=0) for z in range(60, 160)]
+    assert max(front) - np.median(front) > 10  # mm that the nose sticks out
 
 
 def test_a_sketch_bends_inside_the_mask_only():
     shift = np.zeros((3, 32, 32, 32), np.float32)
     shift[1] = 4.0  # what is shown lies 4 mm further back
     share = shares("face")
-    still, moved = (bend_template(field, share) for field in (0 * shift, shift))
+    still, moved = (bend(load_portrait(), field, share) for field in (0 * shift, shift))
     changed = np.abs(moved - still)[::2, ::2, ::2] > 0.01
     fixed = binary_erosion(share == 0, iterations=2)
     assert changed[share == 1].mean() > 0.05 and not changed[fixed].any()
@@ -153,6 +163,7 @@ def test_weights_come_back_from_their_file(model, scan, tmp_path, monkeypatch):
     codes = torch.randint(0, 16, (1, 4, 4, 4, 2))
     assert torch.allclose(loaded.skull.decode(codes), model.skull.decode(codes), atol=2e-2)
     assert torch.allclose(loaded.identity.components, model.identity.components, atol=2e-2)
+    assert torch.equal(loaded.identity.portrait, model.identity.portrait)
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all"])

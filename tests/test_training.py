@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from bids_cpmae.model.identity import portrait_voxels
 from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.contrasts import BRAIN_LABELS, draw_contrast
 from bids_cpmae.training.crops import CropSampler
@@ -81,7 +82,11 @@ def test_identities_are_drawn_of_the_shapes(tmp_path):
     for number, amount in enumerate((-1.5, -0.5, 0.5, 1.5)):
         np.save(bank / f"{number}_T1w.npy", np.zeros(1, np.uint8))
         np.save(shapes / f"{number}_T1w.npy", amount * mode + 1e-3 * rng.standard_normal(mode.shape))
+    portrait = np.zeros((256,) * 3, np.uint8)
+    portrait[120:136, 190:200, 90:110] = 128
+    np.save(bank / "portrait.npy", portrait)
     identity = fit_identity(Bank.open(bank), components=2)
+    assert np.array_equal(np.rint(255 * identity.portrait_volume), np.where(portrait_voxels(), portrait, 0))
     where = identity.where.numpy()
     spread = identity.components[0].norm() / np.linalg.norm(mode[where])
     assert spread.item() == pytest.approx(np.sqrt(1.25), rel=0.02)

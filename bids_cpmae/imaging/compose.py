@@ -12,6 +12,8 @@ from scipy.ndimage import (
     distance_transform_edt,
     gaussian_filter,
     gaussian_filter1d,
+    label,
+    map_coordinates,
     maximum_filter,
     minimum_filter,
 )
@@ -36,12 +38,15 @@ TISSUE, EDGE = 0.25, 0.1
 # first of these shares of the tissue nearby is air, what is more than the second is tissue
 AIR, AIR_MM = 0.08, 6.0
 SKIN, TISSUE_MM = (0.2, 0.8), 4.0
+# where two skins lie apart at the border: seen in this ring outside it, within these distances of either skin
+EDGE_OF_SKIN, SKIN_RING_MM, SKIN_NEAR_MM, SKIN_APART_MM = 0.4, (1.0, 10.0), 2.5, 8.0
+SKIN_SCALES, SKIN_BLOCK_MM, SKIN_FADE, SKIN_DEPTH_MM = {4.0: 1.0, 8.0: 0.3, 16.0: 0.1}, 2.0, 0.3, 15.0
 GRAIN_FROM = (0.2, 0.5)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
-# fine detail is what a Gaussian of this width takes away
-DETAIL_MM, DETAIL_SHARE = 1.5, 0.9
-SHARPEN, SHARPEN_MM, SHARPEN_REACH_MM = (0.5, 1.0, 1.5, 2.0, 3.0), 2.0, 2.5
+# layers of detail lie between Gaussians of these widths; how far each may be lessened or strengthened at a time
+DETAIL_MM, DETAIL_GAIN, FAINT = (0.7, 1.4, 2.8, 5.6), (0.85, 3.0), 1e-3
+SHARPEN_REACH_MM = 2.5
 SHARPEN_FADE_MM = 8.0
 
 # grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth: fine anatomy that a
@@ -84,7 +89,8 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
         raise ScanError("there is no tissue outside the face mask to match a new face to; is this the scan of a head?")
     air = find_air(known, ~mask, level, spacing)
     box = mask_box(mask, source.affine, RING_MM)
-    inside, scan, new = mask[box], known[box], clear_skin(synthetic[box], level, spacing)
+    inside, scan = mask[box], known[box]
+    new = meet_skin(scan, clear_skin(synthetic[box], level, spacing), inside, level, spacing)
     scan_tissue = ~inside & (scan > TISSUE * level)
 
     new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing)
@@ -139,6 +145,56 @@ def clear_skin(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.n
     return np.where(slope, high * nearby * smooth_step(head / nearby, low, high), synthetic)
 
 
+def meet_skin(
+    scan: np.ndarray, new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray
+) -> np.ndarray:  # fmt: skip
+    """The new head moved along its skin's normal, so that the two skins meet where the mask ends.
+
+    How far apart they lie is seen in a ring outside the mask and carried inside, where it fades within about 20 mm.
+
+    Parameters
+    ----------
+    scan, new : ndarray (X, Y, Z), float32
+        What stands in ``scan`` under the mask is not read.
+    inside : ndarray (X, Y, Z), bool
+        True = under the mask.
+    level : float
+        Typical value of tissue.
+    spacing : ndarray (3,)
+        In mm.
+    """
+    solid = new > EDGE_OF_SKIN * level
+    height = _height(solid, spacing)
+    target = _height(np.where(inside, solid, scan > EDGE_OF_SKIN * level), spacing)
+    off = distance_transform_edt(~inside, sampling=spacing)
+    low, high = SKIN_RING_MM
+    seen = (off > low) & (off < high) & (np.abs(target) < SKIN_NEAR_MM) & (np.abs(height) < SKIN_APART_MM)
+    if not seen.any():
+        return new
+    weight = seen.astype(np.float32)
+    share = weight.mean()
+    apart = carry(weight * (height - target), weight, spacing, scales=SKIN_SCALES, block_mm=SKIN_BLOCK_MM,
+                  prior=0.0, prior_weight=SKIN_FADE * float(share))  # fmt: skip
+    apart *= np.exp(-((height / SKIN_DEPTH_MM) ** 2))
+    normal = np.stack(np.gradient(gaussian_filter(height, 2.0 / spacing), *spacing))
+    normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
+    index = np.indices(new.shape, dtype=np.float32)
+    index -= (apart * normal) / spacing[:, None, None, None]
+    return map_coordinates(new, index, order=1, mode="nearest")
+
+
+def _height(solid: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Distance in mm to the skin: positive in the air around a head, negative inside it, hollows inside included."""
+    parts, _ = label(~solid)
+    borders = [parts[index] for axis in range(3) for index in (
+        (slice(None),) * axis + (0,), (slice(None),) * axis + (-1,))]  # fmt: skip
+    outer = np.unique(np.concatenate([border.ravel() for border in borders]))
+    air = np.isin(parts, outer[outer > 0])
+    return (distance_transform_edt(air, sampling=spacing) - distance_transform_edt(~air, sampling=spacing)).astype(
+        np.float32
+    )
+
+
 def smooth_step(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
     """0 below ``low``, 1 above ``high``, smooth between."""
     share = np.clip((values - low) / (high - low), 0, 1)
@@ -185,10 +241,10 @@ def match_sharpness(scan: np.ndarray, new: np.ndarray, where: np.ndarray) -> np.
 def match_detail(
     scan: np.ndarray, new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray, *, noise: float
 ) -> np.ndarray:  # fmt: skip
-    """The new head sharpened until it has about as much fine detail under the mask as the scan has around it.
+    """The new head with about as much detail of each fineness under the mask as the scan has around it.
 
-    In untouched heads the two are alike within a tenth. Sharpening never goes beyond the values of the neighbourhood,
-    so that edges get steeper and no rim appears; towards the mask's border, where the new head is as sharp as it was
+    In untouched heads the two are alike within a tenth. Nothing goes beyond the values of the neighbourhood, so that
+    edges get steeper and no rim appears; towards the mask's border, where the new head is as sharp as it was
     reconstructed, it fades out.
 
     Parameters
@@ -203,26 +259,33 @@ def match_detail(
     noise : float
         Standard deviation of the scan's noise, which is no detail.
     """
-    wanted = DETAIL_SHARE * np.sqrt(max(0.0, _detail(scan, ~inside, level, spacing) ** 2 - noise**2))
-    if wanted == 0 or _detail(new, inside, level, spacing) >= wanted:
-        return new
     window = [2 * int(SHARPEN_REACH_MM / size) + 1 for size in spacing]
-    fine = new - gaussian_filter(new, SHARPEN_MM / spacing)
     low, high = minimum_filter(new, window), maximum_filter(new, window)
     depth = distance_transform_edt(inside, sampling=spacing).astype(np.float32)
-    fine *= np.clip(depth / SHARPEN_FADE_MM, 0, 1)
-    for strength in SHARPEN:
-        sharp = np.clip(new + strength * fine, low, high)
-        if _detail(sharp, inside, level, spacing) >= wanted:
-            break
-    return sharp
+    fade = np.clip(depth / SHARPEN_FADE_MM, 0, 1)
+    wanted = _detail(scan, ~inside, level, spacing)[1]
+    wanted[0] = np.sqrt(max(0.0, wanted[0] ** 2 - noise**2 / 2))
+    for _ in range(2):
+        layers, found = _detail(new, inside, level, spacing)
+        change = np.zeros_like(new)
+        for layer, much, little in zip(layers, wanted, found):
+            if little > FAINT * level:
+                change += (np.clip(much / little, *DETAIL_GAIN) - 1) * layer
+        new = np.where(fade > 0, np.clip(new + fade * change, low, high), new)
+    return new
 
 
-def _detail(values: np.ndarray, where: np.ndarray, level: float, spacing: np.ndarray) -> float:
-    """Root mean square of fine detail in and next to tissue."""
+def _detail(
+    values: np.ndarray, where: np.ndarray, level: float, spacing: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Layers of detail from fine to coarse, and each one's standard deviation in and next to tissue."""
     tissue = where & binary_dilation(values > TISSUE * level, iterations=2)
-    fine = (values - gaussian_filter(values, DETAIL_MM / spacing))[tissue]
-    return float(fine.std()) if fine.size else 0.0
+    layers = []
+    for width in DETAIL_MM:
+        smooth = gaussian_filter(values, width / spacing, truncate=3)
+        layers.append(values - smooth)
+        values = smooth
+    return layers, np.array([float(layer[tissue].std()) if tissue.any() else 0.0 for layer in layers])
 
 
 def _roughness(values: np.ndarray, where: np.ndarray, axis: int) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, distance_transform_edt, label
 
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.headspace import covering_grid, head_affine
@@ -18,6 +18,8 @@ from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
 BRAIN_MARGIN_MM = 8.0
 COARSE_MM = 2.0
 FIELD_MM = 4.0
+# tissue outside the face thinner than twice this many coarse voxels, and this near to it, is an ear that stuck out
+STRAY_LEVEL, STRAY_VOXELS, STRAY_REACH_MM = 0.25, 2, 25.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def locate_face(
     brain = _carry(signed_distance(template.mask(BRAIN_BIT), SPACING), scan, to_head)
     # the field stretches distances: measure the margin where the brain came to lie
     brain = signed_distance(brain < 0, COARSE_MM)
+    if mode == "face":
+        face = with_strays(face, brain, scan.data)
     on_grid = [resample(field, scan.affine, source.affine, data.shape, outside="edge") for field in (face, brain)]
     mask = (on_grid[0] < 0) & (on_grid[1] > BRAIN_MARGIN_MM)
     inside = on_grid[1] < 0
@@ -108,6 +112,38 @@ def locate_face(
         "brain_ml": round(float(inside.sum() * voxel_ml), 1),
     }
     return FaceLocation(mask, inside, measures)
+
+
+def with_strays(face: np.ndarray, brain: np.ndarray, scan: np.ndarray) -> np.ndarray:
+    """The face with what of ears and other thin parts would be left sticking out of the head beside it.
+
+    Parameters
+    ----------
+    face, brain : ndarray (X, Y, Z), float32
+        Signed distances in mm on the coarse grid, negative inside.
+    scan : ndarray (X, Y, Z)
+
+    Returns
+    -------
+    ndarray (X, Y, Z), float32
+        Signed distance of the face and the strays.
+    """
+    tissue = scan > STRAY_LEVEL * np.percentile(scan[scan > 0], 75) if (scan > 0).any() else scan > 0
+    # hollows inside the head are no air around it
+    head = binary_fill_holes(tissue)
+    kept = head & (face > 0)
+    core = binary_opening(kept, iterations=STRAY_VOXELS)
+    parts, count = label(core)
+    if count == 0:
+        return face
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    body = binary_dilation(largest, iterations=STRAY_VOXELS)
+    strays = kept & ~body & (face < STRAY_REACH_MM) & (brain > BRAIN_MARGIN_MM)
+    if not strays.any():
+        return face
+    # and the air next to them, so that no halo of theirs stays
+    around = binary_dilation(strays, iterations=2) & ~(head & ~strays)
+    return np.where(strays | around, np.minimum(face, -COARSE_MM / 2), face).astype(np.float32)
 
 
 def _carry(field: np.ndarray, scan: Grid, to_head) -> np.ndarray:

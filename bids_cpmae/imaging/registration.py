@@ -27,9 +27,9 @@ class Grid:
     data: np.ndarray
     affine: np.ndarray
 
-    def coarser(self) -> Grid:
-        """The same field of view at `REGISTRATION_MM`."""
-        affine, shape = covering_grid(self.affine, self.data.shape, REGISTRATION_MM)
+    def coarser(self, spacing: float = REGISTRATION_MM) -> Grid:
+        """The same field of view at ``spacing`` mm."""
+        affine, shape = covering_grid(self.affine, self.data.shape, spacing)
         return Grid(downsample(self.data, self.affine, affine, shape), affine)
 
     def to_ants(self):

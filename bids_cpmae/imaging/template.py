@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from bids_cpmae.imaging.headspace import head_affine, head_shape
 from bids_cpmae.imaging.registration import Grid
 from bids_cpmae.imaging.resample import resample
 
+PORTRAIT = "portrait.npz"
 SPACING = 2
 BRAIN_BIT, FACE_BIT, EARS_BIT, HEAD_BIT = 1, 2, 4, 8
 ALIGNMENT_MARGIN_MM = 20
+FAINT = 0.03
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,28 @@ def load_template() -> Template:
         stored = np.load(file)
         image = stored["head"].astype(np.float32) * float(stored["scale"])
         return Template(Grid(image, head_affine(SPACING)), stored["masks"])
+
+
+def save_portrait(portrait: np.ndarray, path: Path) -> Path:
+    """Write a portrait (256, 256, 256), 0 to 1, head alone, as `load_portrait` reads it."""
+    values = np.rint(255 * np.where(portrait > FAINT, portrait, 0)).astype(np.uint8)
+    box = tuple(slice(hit.min(), hit.max() + 1) for hit in np.nonzero(values))
+    np.savez_compressed(path, head=values[box], corner=[s.start for s in box])
+    return path
+
+
+@lru_cache(maxsize=1)
+def load_portrait() -> np.ndarray:
+    """The portrait that ships with the package: a sharp average head in head space, which new faces are bent from.
+
+    Returns
+    -------
+    ndarray (256, 256, 256), float32
+        1 mm, the brain's level at one half.
+    """
+    out = np.zeros(head_shape(), np.float32)
+    with files("bids_cpmae.data").joinpath(PORTRAIT).open("rb") as file:
+        stored = np.load(file)
+        box = tuple(slice(start, start + size) for start, size in zip(stored["corner"], stored["head"].shape))
+        out[box] = stored["head"].astype(np.float32) / 255
+    return out

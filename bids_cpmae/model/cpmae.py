@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from bids_cpmae.model.identity import Identity, shares
@@ -17,6 +18,9 @@ from bids_cpmae.model.regions import Anatomy, Places, cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE
 
 ENCODE_HALO, DECODE_HALO = 7, 4
+# next to what is known the masked autoencoder leads, which has seen it; deeper inside the sketch does
+CONTEXT_MM = 12.0
+REST_MM = 8.0
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,23 @@ class CPMAE(nn.Module):
         brain = self._encode(self.brain, volume, self.anatomy.brain, code_box(inner, 0))
         if scores is None:
             scores = self.draw_scores(identity_seed, sampling.identity_scale)
-        drawn = self.identity.sketch(torch.as_tensor(scores, dtype=torch.float32, device=self.device), shares(mode))
-        sketch = self._encode(self.skull, drawn, ~self.anatomy.brain, code_box(masked, ENCODE_HALO))
+        near = code_box(masked & places.reach, ENCODE_HALO)
+        scores = torch.as_tensor(scores, dtype=torch.float32, device=self.device)
+        drawn = self.identity.sketch(scores, shares(mode), voxel_box(near))
+        sketch = self._encode(self.skull, drawn, ~self.anatomy.brain, near)
         vectors = self.fill(skull, brain, sketch, places, snap=sampling.snap)
         box = code_box(masked, DECODE_HALO)
+        drawn_vectors = self.skull.codebook.lookup(sketch)
+        depth = STRIDE * np.maximum(distance_transform_edt(masked) - 1, 0)
+        led = torch.from_numpy(np.exp(-depth / CONTEXT_MM)[None, ..., None].astype(np.float32)).to(self.device)
+        vectors = torch.lerp(drawn_vectors, vectors, led)
+        pair = torch.cat([part[(slice(None), *box)] for part in (vectors, drawn_vectors)])
+        found, plain = (part.float().cpu().numpy() for part in self.skull.decode_vectors(pair)[:, 0])
+        voxels = voxel_box(box)
+        # what the codes cannot hold of the sketch is known, for the sketch is nobody's: it is put back
+        share = np.clip(distance_transform_edt(blank[voxels]) / REST_MM, 0, 1)
         out = np.zeros(volume.shape, np.float32)
-        part = self.skull.decode_vectors(vectors[(slice(None), *box)])
-        out[voxel_box(box)] = part[0, 0].float().clamp(0, 1).cpu().numpy()
+        out[voxels] = np.clip(found + share * (drawn[voxels] - plain), 0, 1)
         return np.where(self.anatomy.brain, volume, out)
 
     @property

@@ -1,35 +1,47 @@
-"""Who a new face is: the template bent by a random mix of the shapes that heads differ by.
+"""Who a new face is: a portrait bent by a random mix of the shapes that heads differ by.
 
 All chance of a face sits in one vector of scores, so that it hangs together; the vector is drawn, never read off the
-scan that is being de-identified. What the masked autoencoder gets of it is a sketch: the template in that shape.
+scan that is being de-identified. What the masked autoencoder gets of it is a sketch: the portrait in that shape. The
+portrait is what all training heads have in common once they have one shape, see `bids_cpmae.training.portrait`.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from scipy.ndimage import zoom
+from scipy.ndimage import distance_transform_edt, zoom
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.facemask import signed_distance
 from bids_cpmae.imaging.headspace import CoordinateMap, grid_points, head_affine, head_shape
-from bids_cpmae.imaging.intensity import BRAIN_LEVEL
 from bids_cpmae.imaging.resample import resample
-from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
+from bids_cpmae.imaging.template import BRAIN_BIT, HEAD_BIT, SPACING, load_template
 
 FIELD_MM = 8
 RAMP_MM = {"face": 16.0, "head": 10.0}
+PORTRAIT_MARGIN_MM = 4.0
+WHOLE = (slice(None),) * 3
+
+
+@lru_cache(maxsize=1)
+def portrait_voxels() -> np.ndarray:
+    """Which voxels of head space a portrait holds: head and a rim of air, no brain. (256, 256, 256), True = held."""
+    template = load_template()
+    near = distance_transform_edt(~template.mask(HEAD_BIT), sampling=SPACING) <= PORTRAIT_MARGIN_MM
+    for axis in range(3):
+        near = np.repeat(near, SPACING, axis)
+    return near & ~template.brain_fine()
 
 
 class Identity(nn.Module):
-    """Mean and principal components of shapes, as displacements in mm on the 8 mm head-space grid (32^3).
+    """The portrait, and mean and principal components of shapes as displacements in mm on the 8 mm grid (32^3).
 
-    A displacement says where, from a place of the new head, the template's tissue for it is to be found. Only those in
+    A displacement says where, from a place of the new head, the portrait's tissue for it is to be found. Only those in
     and near the head are held, ``N`` of them: ``where`` (32, 32, 32) is True there, ``mean`` has shape (3, N) and
-    ``components`` (components, 3, N).
+    ``components`` (components, 3, N). ``portrait`` (V,) uint8 holds the voxels of `portrait_voxels`, 255 = 1.
     """
 
     def __init__(self, components: int, where: Tensor | None = None) -> None:
@@ -38,11 +50,24 @@ class Identity(nn.Module):
         self.register_buffer("where", where)
         self.register_buffer("mean", torch.zeros(3, int(where.sum())))
         self.register_buffer("components", torch.zeros(components, 3, int(where.sum())))
+        self.register_buffer("portrait", torch.zeros(int(portrait_voxels().sum()), dtype=torch.uint8))
 
     @property
     def length(self) -> int:
         """Scores that make an identity."""
         return len(self.components)
+
+    @cached_property
+    def portrait_volume(self) -> np.ndarray:
+        """The portrait in head space (256, 256, 256), float32, the brain's level at one half."""
+        out = np.zeros(head_shape(), np.float32)
+        out[portrait_voxels()] = self.portrait.cpu().numpy().astype(np.float32) / 255
+        return out
+
+    def set_portrait(self, volume: np.ndarray) -> None:
+        """Take a portrait (256, 256, 256), 0 to 1."""
+        values = np.rint(255 * np.clip(volume[portrait_voxels()], 0, 1)).astype(np.uint8)
+        self.portrait.copy_(torch.from_numpy(values))
 
     def displacement(self, scores: Tensor) -> Tensor:
         """Displacements (3, 32, 32, 32) of scores (components,) in standard deviations; 0 far off the head."""
@@ -50,8 +75,8 @@ class Identity(nn.Module):
         out[:, self.where] = self.mean + torch.tensordot(scores, self.components, 1)
         return out
 
-    def sketch(self, scores: Tensor, share: np.ndarray) -> np.ndarray:
-        """The template in the shape of an identity.
+    def sketch(self, scores: Tensor, share: np.ndarray, box: tuple[slice, ...] = WHOLE) -> np.ndarray:
+        """The portrait in the shape of an identity.
 
         Parameters
         ----------
@@ -59,25 +84,32 @@ class Identity(nn.Module):
             In standard deviations.
         share : ndarray (128, 128, 128), float32
             How much of the displacement holds at each place of the 2 mm head-space grid, 0 to 1.
+        box : tuple of slice
+            Voxels that are wanted, the others stay 0.
 
         Returns
         -------
         ndarray (256, 256, 256), float32
             Head space, the brain's level at one half.
         """
-        return bend_template(self.displacement(scores).cpu().numpy(), share)
+        return bend(self.portrait_volume, self.displacement(scores).cpu().numpy(), share, box)
 
 
-def bend_template(displacement: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The template pulled through displacements (3, 32, 32, 32) in mm; see `Identity.sketch`."""
-    template = load_template()
+def bend(
+    portrait: np.ndarray, displacement: np.ndarray, share: np.ndarray, box: tuple[slice, ...] = WHOLE
+) -> np.ndarray:
+    """A portrait (256, 256, 256) pulled through displacements (3, 32, 32, 32) in mm; see `Identity.sketch`."""
     affine, shape = head_affine(SPACING), head_shape(SPACING)
     smooth = np.stack([zoom(axis, 2, order=3, grid_mode=True, mode="nearest") for axis in displacement])
     shift = _enlarged(smooth, shape) * share
-    points = grid_points(affine, shape) + np.moveaxis(shift, 0, -1)
-    bent = resample(template.grid.data, template.grid.affine, affine, shape,
-                    through=CoordinateMap(affine, points.astype(np.float32)))  # fmt: skip
-    return np.clip(_enlarged(bent[None], head_shape())[0] * BRAIN_LEVEL, 0, 1)
+    points = grid_points(affine, shape).astype(np.float32) + np.moveaxis(shift, 0, -1)
+    corner = head_affine()
+    starts = [s.indices(n)[:2] for s, n in zip(box, portrait.shape)]
+    corner[:3, 3] += [start for start, _ in starts]
+    out = np.zeros(portrait.shape, np.float32)
+    out[box] = resample(portrait, head_affine(), corner, tuple(stop - start for start, stop in starts),
+                        through=CoordinateMap(affine, points))  # fmt: skip
+    return np.clip(out, 0, 1)
 
 
 def _enlarged(channels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

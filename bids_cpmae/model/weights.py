@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bids_cpmae.errors import WeightsError
+from bids_cpmae.imaging.template import PORTRAIT
 from bids_cpmae.model.cpmae import CPMAE
 from bids_cpmae.model.identity import Identity
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder
@@ -31,8 +32,9 @@ def shipped_weights() -> Path:
 
 @lru_cache(maxsize=4)
 def weights_version(path: Path | None = None) -> str:
-    """First twelve digits of the SHA-256 of a weights file, the shipped one if not given."""
-    return hashlib.sha256(Path(path or shipped_weights()).read_bytes()).hexdigest()[:12]
+    """First twelve digits of the SHA-256 of a weights file, or of the shipped one and the portrait beside it."""
+    files = [Path(path)] if path else [shipped_weights(), shipped_weights().with_name(PORTRAIT)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)
@@ -104,6 +106,8 @@ def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
     """
     from safetensors import safe_open
 
+    from bids_cpmae.imaging.template import load_portrait
+
     path = Path(path) if path else shipped_weights()
     check_weights(path)
     with safe_open(path, "pt") as file:
@@ -116,6 +120,9 @@ def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
         for name in ("skull", "brain")
     )
     identity = Identity(len(tensors["identity.components"]), tensors["identity.where"])
+    if "identity.portrait" not in tensors:  # as in the shipped file, whose portrait lies beside it
+        identity.set_portrait(load_portrait())
+        tensors["identity.portrait"] = identity.portrait
     model = CPMAE(skull, brain, MaskedAutoencoder(MAEConfig(**configs["mae"])), identity, shipped_anatomy())
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     missing = [key for key in missing if not key.endswith(TRAINING_ONLY)]

@@ -20,6 +20,7 @@ from bids_cpmae.training.contrasts import draw_contrast
 from bids_cpmae.training.heads import Head, coarse
 
 LOG = logging.getLogger(__name__)
+PORTRAIT = "portrait.npy"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,21 @@ class Bank:
     def shape(head: Path) -> Path:
         """Where the shape of a head is kept, see `bids_cpmae.training.shapes`."""
         return head.parent / "shapes" / head.name
+
+    @staticmethod
+    def pull(head: Path) -> Path:
+        """Where the way from the portrait to a head is kept, likewise."""
+        return head.parent / "shapes" / f"{head.stem}_pull.npy"
+
+    def portrait(self) -> np.ndarray:
+        """The portrait (256, 256, 256), float32, 0 to 1, that `bids_cpmae.training.portrait` has left beside the heads.
+
+        Raises
+        ------
+        FileNotFoundError
+            When it was not made yet.
+        """
+        return np.load(self.heads[0].parent / PORTRAIT).astype(np.float32) / 255
 
     @classmethod
     def open(cls, folder: Path) -> Bank:

@@ -70,11 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run ``cpmae train heads``."""
-    from bids_cpmae.training import bank, shapes
+    from bids_cpmae.training import bank, portrait
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     maps = label_maps(args.label_maps) if args.label_maps else []
     made = bank.build(people(args.dataset, args.split), maps, args.out, workers=args.workers)
-    shapes.build(made, workers=args.workers)
+    portrait.build(made, workers=args.workers)
     print(f"{len(made.scans)} scans and {len(made.labels)} label maps in {args.out}")
     return 0

@@ -1,8 +1,9 @@
-"""How the heads of a bank differ in shape from the template; identities are drawn of that.
+"""How the heads of a bank differ in shape from the portrait; identities are drawn of that.
 
 Every head is already in head space as the app puts it there, without a look at its face. What deformable registration
-to the template adds, face included, is that person's shape; principal components of these shapes and their mirror
-images are the space of identities (`bids_cpmae.model.identity`).
+to the portrait adds, face included, is that person's shape; principal components of these shapes and their mirror
+images are the space of identities (`bids_cpmae.model.identity`). The first portrait is the template; a better one is
+made of all heads brought into its shape (`bids_cpmae.training.portrait`), and their shapes are found anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +30,7 @@ from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.contrasts import WHITE, draw_contrast
 
 LOG = logging.getLogger(__name__)
-REGISTRATION_MM = 3
-ITERATIONS = (40, 12)
+PULL_MM = 4
 MARGIN_MM = 20
 COMPONENTS = 48
 FACE_WEIGHT = 4.0
@@ -54,65 +56,88 @@ def mirrored(field: np.ndarray) -> np.ndarray:
     return field[:, ::-1] * np.array([-1, 1, 1], field.dtype)[:, None, None, None]
 
 
-def head_box() -> tuple[slice, ...]:
-    """Box of the template's head and a margin on the grid of the registration."""
+@dataclass(frozen=True)
+class Fineness:
+    """How finely shapes are found: voxels of ``spacing`` mm, and SyN's iterations from coarse to fine."""
+
+    spacing: int = 2
+    iterations: tuple[int, ...] = (40, 30, 10)
+
+
+def head_box(spacing: int) -> tuple[slice, ...]:
+    """Box of the template's head and a margin on the head-space grid at ``spacing`` mm."""
     template = load_template()
-    wide = binary_dilation(template.mask(HEAD_BIT), iterations=MARGIN_MM // 2)
+    wide = binary_dilation(template.mask(HEAD_BIT), iterations=MARGIN_MM // SPACING)
     box = []
     for axis in range(3):
-        hit = np.flatnonzero(wide.any(axis=tuple(a for a in range(3) if a != axis))) * 2 // REGISTRATION_MM
+        hit = np.flatnonzero(wide.any(axis=tuple(a for a in range(3) if a != axis))) * SPACING // spacing
         box.append(slice(hit[0], hit[-1] + 1))
     return tuple(box)
 
 
-def shape_field(volume: np.ndarray) -> np.ndarray:
-    """Where the template has what a head has at each place: displacements (32, 32, 32, 3) in mm, RAS+, every 8 mm.
+def shape_fields(volume: np.ndarray, portrait: Grid, fineness: Fineness) -> tuple[np.ndarray, np.ndarray]:
+    """Where portrait and head have the same tissue.
 
     Parameters
     ----------
     volume : ndarray (256, 256, 256), float32
         Head space, the brain's level at one half.
+    portrait : Grid
+        Head space, the same scale.
+    fineness : Fineness
+
+    Returns
+    -------
+    shape : ndarray (32, 32, 32, 3)
+        Displacements in mm, RAS+, every 8 mm: from places of the head to those of the portrait.
+    pull : ndarray (64, 64, 64, 3)
+        The same every 4 mm, from places of the portrait to those of the head.
     """
     import ants
 
-    template, box = load_template(), head_box()
-    affine = head_affine(REGISTRATION_MM)
-    shape = (256 // REGISTRATION_MM,) * 3
+    spacing = fineness.spacing
+    box, affine = head_box(spacing), head_affine(spacing)
+    shape = head_shape(spacing)
     corner = affine.copy()
-    corner[:3, 3] += [s.start * REGISTRATION_MM for s in box]
+    corner[:3, 3] += [s.start * spacing for s in box]
     fixed, moving = (
         Grid(downsample(data, grid, affine, shape)[box], corner)
-        for data, grid in ((template.grid.data * BRAIN_LEVEL, template.grid.affine), (volume, head_affine()))
+        for data, grid in ((portrait.data, portrait.affine), (volume, head_affine()))
     )
     ants.config.set_ants_deterministic(on=False, seed_value=1)
     with scratch_folder() as folder:
         result = ants.registration(
             fixed.to_ants(), moving.to_ants(), "SyNOnly", initial_transform="identity",
-            outprefix=str(Path(folder) / "shape_"), reg_iterations=ITERATIONS, syn_metric="mattes", syn_sampling=32,
-            flow_sigma=3, total_sigma=0,
+            outprefix=str(Path(folder) / "shape_"), reg_iterations=fineness.iterations, syn_metric="mattes",
+            syn_sampling=32, flow_sigma=3, total_sigma=0,
         )  # fmt: skip
         found = Registration(list(result["fwdtransforms"]), list(result["invtransforms"]), 0.0)
-        places = found.moving_to_fixed(head_affine(FIELD_MM), head_shape(FIELD_MM)).points
-    return places - grid_points(head_affine(FIELD_MM), head_shape(FIELD_MM)).astype(np.float32)
+        fields = []
+        for spacing, along in ((FIELD_MM, found.moving_to_fixed), (PULL_MM, found.fixed_to_moving)):
+            grid = head_affine(spacing), head_shape(spacing)
+            fields.append(along(*grid).points - grid_points(*grid).astype(np.float32))
+    return fields[0], fields[1]
 
 
-def build(bank: Bank, *, workers: int) -> None:
+def build(bank: Bank, portrait: Grid, fineness: Fineness, *, workers: int) -> None:
     """Find the shape of each head of a bank that has none yet, float16."""
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     missing = [head for head in bank.heads if not bank.shape(head).exists()]
     for folder in {bank.shape(head).parent for head in missing}:
         folder.mkdir(exist_ok=True)
     with multiprocessing.get_context("spawn").Pool(workers, initializer=_start) as pool:
-        for number, _ in enumerate(pool.imap_unordered(_write_shape, missing), 1):
+        work = partial(_write_shape, portrait=portrait, fineness=fineness)
+        for number, _ in enumerate(pool.imap_unordered(work, missing), 1):
             LOG.info("%d of %d shapes", number, len(missing))
 
 
-def _write_shape(head: Path) -> None:
-    target = Bank.shape(head)
-    partial = target.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        np.save(file, shape_field(volume_of(head)).astype(np.float16))
-    os.replace(partial, target)
+def _write_shape(head: Path, portrait: Grid, fineness: Fineness) -> None:
+    shape, pull = shape_fields(volume_of(head), portrait, fineness)
+    for target, field in ((Bank.pull(head), pull), (Bank.shape(head), shape)):
+        unfinished = target.with_suffix(".partial")
+        with open(unfinished, "wb") as file:
+            np.save(file, field.astype(np.float16))
+        os.replace(unfinished, target)
 
 
 def _start() -> None:
@@ -141,4 +166,5 @@ def fit_identity(bank: Bank, *, components: int = COMPONENTS) -> Identity:
     identity.mean.copy_(torch.from_numpy(mean[:, near]))
     modes = (scores.T @ flat / len(fields)).reshape(components, *mean.shape)
     identity.components.copy_(torch.from_numpy(modes[:, :, near]))
+    identity.set_portrait(bank.portrait())
     return identity

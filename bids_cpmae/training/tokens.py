@@ -23,7 +23,7 @@ from bids_cpmae.imaging.intensity import BRAIN_LEVEL
 from bids_cpmae.imaging.resample import resample, sample_points
 from bids_cpmae.imaging.template import HEAD_BIT, SPACING, load_template
 from bids_cpmae.model.cpmae import code_box, voxel_box
-from bids_cpmae.model.identity import FIELD_MM, bend_template, shares
+from bids_cpmae.model.identity import FIELD_MM, bend, shares
 from bids_cpmae.model.regions import cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE
 from bids_cpmae.training.bank import Bank
@@ -36,22 +36,23 @@ BENDS = ((5, 5.0), (9, 2.5))
 
 @dataclass(frozen=True)
 class Encoders:
-    """Both trained VQ-VAEs, the fixed masks of head space at 1 mm, and which codes (32, 32, 32) are near the head."""
+    """Both trained VQ-VAEs, portrait and masks of head space at 1 mm, and which codes (32,)*3 are near the head."""
 
     skull: VQVAE
     brain: VQVAE
+    portrait: np.ndarray
     brain_mask: np.ndarray
     face_distance: np.ndarray
     reach: np.ndarray
 
     @classmethod
-    def load(cls, skull: VQVAE, brain: VQVAE) -> Encoders:
-        """With the shipped template's masks."""
+    def load(cls, skull: VQVAE, brain: VQVAE, portrait: np.ndarray) -> Encoders:
+        """With a portrait (256, 256, 256) and the shipped template's masks."""
         template = load_template()
         distance = signed_distance(template.replaced_with_air(), SPACING)
         fine = resample(distance, template.grid.affine, head_affine(), head_shape(), outside="edge")
         reach = binary_dilation(cells(template.mask(HEAD_BIT), STRIDE // SPACING), iterations=2)
-        return cls(skull.eval(), brain.eval(), template.brain_fine(), fine, reach)
+        return cls(skull.eval(), brain.eval(), portrait, template.brain_fine(), fine, reach)
 
     @torch.no_grad()
     def codes(self, vqvae: VQVAE, volume: np.ndarray, known: np.ndarray, box=(slice(0, 32),) * 3) -> np.ndarray:
@@ -119,17 +120,17 @@ def encode_head(
     full = encoders.codes(encoders.skull, volume, outside)
     known = outside & ~mask
     blank = again(full, volume * known, known)
-    sketch_head = encoders.codes(encoders.skull, bend_template(field, shares("head")), outside)
+    sketch_head = encoders.codes(encoders.skull, bend(encoders.portrait, field, shares("head")), outside)
     brain = np.zeros((*full.shape[:3], encoders.brain.config.levels), full.dtype)
     brain_box = code_box(cells(encoders.brain_mask, STRIDE), 0)
     brain[brain_box] = encoders.codes(encoders.brain, volume, encoders.brain_mask, brain_box)
-    every, sketches = [full], [again(sketch_head, bend_template(field, shares("face")), outside)]
+    every, sketches = [full], [again(sketch_head, bend(encoders.portrait, field, shares("face")), outside)]
     for _ in range(variants):
-        bend = random_bend(rng)
+        randomly = random_bend(rng)
         bent = volume.copy()
-        bent[voxel_box(near)] = bend_face(volume, bend, shares("face"), voxel_box(near))
+        bent[voxel_box(near)] = bend_face(volume, randomly, shares("face"), voxel_box(near))
         every.append(again(full, bent, outside))
-        sketches.append(again(sketch_head, bend_template(joined(bend, field), shares("face")), outside))
+        sketches.append(again(sketch_head, bend(encoders.portrait, joined(randomly, field), shares("face")), outside))
     return {"full": np.stack(every), "sketch": np.stack(sketches), "sketch_head": sketch_head, "blank": blank,
             "brain": brain, "masked": masked}  # fmt: skip
 

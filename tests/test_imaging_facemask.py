@@ -1,0 +1,31 @@
+"""Thin parts that stick out beside the mask, and what never counts as one."""
+
+import numpy as np
+
+from bids_cpmae.imaging.facemask import signed_distance, with_strays
+
+
+def head_with_ear():
+    """A ball with a thin plate at its side, on a 2 mm grid; the face mask holds the plate's lower half."""
+    x, y, z = np.indices((70, 60, 60))
+    head = (x - 28) ** 2 + (y - 30) ** 2 + (z - 30) ** 2 < 22**2
+    ear = (x >= 48) & (x < 58) & (abs(y - 30) < 2) & (abs(z - 30) < 10)
+    face = (x > 46) & (z < 30)
+    brain = (x - 28) ** 2 + (y - 30) ** 2 + (z - 30) ** 2 < 15**2
+    return head, ear, signed_distance(face, 2.0), signed_distance(brain, 2.0)
+
+
+def test_the_rest_of_an_ear_is_taken_and_the_head_is_not():
+    head, ear, face, brain = head_with_ear()
+    scan = np.where(head | ear, 100.0, 0.0)
+    found = with_strays(face, brain, scan) < 0
+    rest = ear & ~head & (face > 0)
+    assert rest.sum() > 100 and found[rest].mean() > 0.7  # all but its root
+    assert not (found & head & (face > 0)).any()
+    assert (found >= (face < 0)).all()
+
+
+def test_a_head_without_strays_keeps_its_mask():
+    head, _, face, brain = head_with_ear()
+    assert np.array_equal(with_strays(face, brain, np.where(head, 100.0, 0.0)), face)
+    assert np.array_equal(with_strays(face, brain, np.zeros(head.shape)), face)
