@@ -20,7 +20,7 @@ def test_the_rest_of_an_ear_is_taken_and_the_head_is_not():
     scan = np.where(head | ear, 100.0, 0.0)
     found = with_strays(face, brain, scan) < 0
     rest = ear & ~head & (face > 0)
-    assert rest.sum() > 100 and found[rest].mean() > 0.7  # all but its root
+    assert rest.sum() > 100 and found[rest].mean() > 0.6  # all but its root
     assert not (found & head & (face > 0)).any()
     assert (found >= (face < 0)).all()
 
