@@ -23,8 +23,8 @@ from bids_cpmae.errors import ExitCode, InputError
 
 HISTORY = (".git", ".datalad")
 TEXT = frozenset((
-    "", ".md", ".txt", ".rst", ".html", ".htm", ".svg", ".cff", ".yml", ".yaml", ".csv", ".log", ".cfg", ".toml", ".ini",
-    ".m", ".py", ".sh", ".r", ".bib", ".graphml", ".dot",
+    "", ".md", ".txt", ".rst", ".html", ".htm", ".svg", ".cff", ".yml", ".yaml", ".csv", ".log", ".cfg", ".toml",
+    ".ini", ".m", ".py", ".sh", ".r", ".bib", ".graphml", ".dot",
 ))  # fmt: skip
 GRADIENTS = (".bval", ".bvec")
 PEOPLES_TEXT = (".csv", ".log")
@@ -127,7 +127,7 @@ def _look_inside(root: Path, relative: PurePosixPath, derivative: bool, survey: 
     if suffix.endswith(".gz"):
         from bids_cpmae.bids.privacy.nifti import gzip_leaks
 
-        return gzip_leaks(path) + (_data_leaks(path) if suffix == ".tsv.gz" else [])
+        return gzip_leaks(path) + (data_leaks(path) if suffix == ".tsv.gz" else [])
     if name.endswith(".json"):
         return json_leaks(path, kind_of(str(relative), derivative=derivative))
     if name.endswith(".tsv"):
@@ -158,7 +158,8 @@ def table_leaks(root: Path, relative: str) -> list[Leak]:
     return clean_table(Table.parse(read_text(root / relative)), role, described=raw_metadata(root, relative))[1]
 
 
-def _data_leaks(path: Path) -> list[Leak]:
+def data_leaks(path: Path) -> list[Leak]:
+    """Leaks at the start of a compressed table without a header line."""
     with gzip.open(path, "rb") as file:
         return _text_leaks(file.read(HEAD_BYTES).decode("utf-8", "surrogateescape"), values.DATA)
 

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from bids_validator import BIDSValidator
 
 from bids_cpmae.bids.privacy.names import telling_file
-from bids_cpmae.bids.sidecar import read_sidecar
 
 IMAGES = (".nii", ".nii.gz")
 GRADIENTS = (".bval", ".bvec")
@@ -33,6 +32,8 @@ ORIGINAL_MASK = "drawn on the original face"
 NOT_BIDS = "no part of BIDS"
 PHOTO = "a photograph"
 FORMAT = "a format that is not cleaned"
+# folder names that say nothing of anybody
+PLAIN = ("anat", "func", "dwi", "fmap", "perf", "pet", "beh", "motion", "phenotype", "stimuli")
 SINGLE_FILES = ("README", "CHANGES", "LICENSE", "CITATION.cff", "genetic_info.json", "dataset_description.json")
 
 
@@ -183,12 +184,5 @@ def summary(left_out: dict[str, str]) -> Counter:
 
 
 def _safe(folder: PurePosixPath) -> str:
-    parts = folder.parts
-    good = [part for part in parts if part.startswith(("sub-", "ses-")) or part in ("anat", "func", "dwi", "fmap", "perf",
-            "pet", "beh", "motion", "phenotype", "stimuli")]  # fmt: skip
-    return "/".join(good) if len(good) == len(parts) else "/".join([*good, "*"])
-
-
-def name_of(root: Path) -> str:
-    """The dataset's own name."""
-    return str(read_sidecar(root / "dataset_description.json").get("Name") or "raw dataset")
+    good = [part for part in folder.parts if part.startswith(("sub-", "ses-")) or part in PLAIN]
+    return "/".join(good) if len(good) == len(folder.parts) else "/".join([*good, "*"])

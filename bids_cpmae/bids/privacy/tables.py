@@ -54,6 +54,11 @@ class Table:
         """Cells of a column; none where there is no such column."""
         return [row[self.columns.index(name)] for row in self.rows] if name in self.columns else []
 
+    def without(self, name: str) -> Table:
+        """The table without a column."""
+        at = [index for index, column in enumerate(self.columns) if column != name]
+        return Table(tuple(self.columns[i] for i in at), tuple(tuple(row[i] for i in at) for row in self.rows))
+
     def where(self, name: str, allowed) -> Table:
         """Only the lines whose cell is among those allowed."""
         if name not in self.columns:
