@@ -30,8 +30,9 @@ RUNS = {
                   "studyid admissionid visitnumber",
     "uid": "studyinstance seriesinstance sopinstance frameofreference",
     "device": "serialnumber stationname deviceid computername",
-    "date": "acquisitiondate studydate seriesdate contentdate scandate acquisitiontime studytime seriestime "
-            "contenttime admissiondate dischargedate deathdate dateofdeath acquisitiondatetime proceduredate",
+    "date": "acquisitiondate studydate seriesdate contentdate scandate admissiondate dischargedate deathdate "
+            "dateofdeath proceduredate",
+    "time": "acquisitiontime studytime seriestime contenttime",
     "comment": "patienthistory studydescription",
 }  # fmt: skip
 # in tables of data (events, channels) a note is a tone and an operator is a plus sign

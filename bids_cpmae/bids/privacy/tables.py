@@ -122,8 +122,8 @@ def _refused(name: str, role: str | None, described: dict) -> str | None:
     why = identifying(name)
     if role is None:
         return why if why in OF_PEOPLE else None
-    if why == "date":
-        # its dates are looked at one by one
+    if why in ("date", "time"):
+        # its cells are looked at one by one
         why = None
     if role and not why and not is_described(described.get(name)):
         return "undescribed-column"
