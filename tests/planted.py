@@ -45,8 +45,14 @@ def write_clean(root: Path) -> Path:
     """The dataset with nothing planted."""
     write_dataset(root, description={"Authors": ["A. Author"], "DatasetDOI": "doi:10.1/x", "Acknowledgements": "all"})
     for name, shape in IMAGES.items():
+        # nibabel leaves the text fields empty and writes neither name nor time into gzip
         write_scan(root / name, shape)
-        # nibabel's own description field is empty and its gzip has neither name nor time
+        if "bold" in name:
+            image = image_of(root / name)
+            image.header.set_zooms((2, 2, 2, 2))
+            nib.save(image, root / name)
+    (root / "stimuli").mkdir()
+    (root / "stimuli/face1.png").write_bytes(b"\x89PNG drawn")
     sidecars = {
         "T1w": {"EchoTime": 0.003, "MagneticFieldStrength": 3, "ImageType": ["ORIGINAL", "PRIMARY"]},
         "T2w": {"EchoTime": 0.09},
@@ -67,8 +73,8 @@ def write_clean(root: Path) -> Path:
     columns = {"age": {"Units": "year"}, "sex": {"Levels": {"F": "female", "M": "male"}}}
     write_json(root / "participants.json", {**columns, "score": {"Description": "points in the test"}})
     for participant in PEOPLE:
-        write_table(root / f"sub-{participant}/sub-{participant}_sessions.tsv",
-                    [("session_id", "acq_time"), ("ses-a", "1912-03-04T10:00:00"), ("ses-b", "1912-04-04T11:30:00")])  # fmt: skip
+        visits = [("session_id", "acq_time"), ("ses-a", "1912-03-04T10:00:00"), ("ses-b", "1912-04-04T11:30:00")]
+        write_table(root / f"sub-{participant}/sub-{participant}_sessions.tsv", visits)
         for session in SESSIONS:
             folder = f"sub-{participant}/ses-{session}"
             rows = [("filename", "acq_time")]
@@ -139,7 +145,9 @@ def gzip_header(root: Path, name: str, field: str) -> None:
     pack = zlib.compressobj(wbits=-15)
     body = pack.compress(content) + pack.flush()
     end = struct.pack("<II", zlib.crc32(content), len(content) % 2**32)
-    (root / name).write_bytes(b"\x1f\x8b\x08" + bytes([flags]) + struct.pack("<I", time) + b"\0\xff" + more + body + end)
+    (root / name).write_bytes(
+        b"\x1f\x8b\x08" + bytes([flags]) + struct.pack("<I", time) + b"\0\xff" + more + body + end
+    )
 
 
 def sidecar(value):
@@ -250,7 +258,7 @@ PLANTED = [
     (f"{FLAIR}.json", "TimeZero", "time", sidecar("13:45:12")),
     (SCANS, "acq_time", "acquisition-date", cell("2019-03-14T13:45:12.120000")),
     (SCANS, "operator", "staff", cell("Smith", described=True)),
-    (SESSIONS_TSV, "acq_time", "acquisition-date", cell("2019-03-14")),
+    (SESSIONS_TSV, "acq_time", "acquisition-date", cell("2019-03-14T13:45:12")),
     (PEOPLE_TSV, "age", "age", cell("93")),
     (PEOPLE_TSV, "age_at_onset", "age", cell("90+", described=True)),
     (PEOPLE_TSV, "nickname_of_dog", "person-name", cell("Rex", described=True)),

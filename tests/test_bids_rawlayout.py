@@ -340,7 +340,11 @@ def test_a_copy_is_no_link_and_takes_no_time_along(clean):
 def test_what_cannot_be_cleaned_is_left_out_and_said(clean):
     raw, out = clean
     stem = "sub-01/ses-a/{}/sub-01_ses-a_{}"
-    eeg, mask, page = stem.format("eeg", "task-rest_eeg.edf"), stem.format("anat", "mod-T1w_defacemask.nii.gz"), "Doe.pdf"
+    eeg, mask, page = (
+        stem.format("eeg", "task-rest_eeg.edf"),
+        stem.format("anat", "mod-T1w_defacemask.nii.gz"),
+        "Doe.pdf",
+    )
     (raw / eeg).parent.mkdir()
     (raw / eeg).write_bytes(NAME.encode())
     write_scan(raw / mask)

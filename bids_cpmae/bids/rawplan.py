@@ -179,7 +179,7 @@ def summary(left_out: dict[str, str]) -> Counter:
         else:
             known = _validator().is_bids(f"/{relative}")
             pattern = relative if known else f"{_safe(path.parent)}/*{path.suffix}"
-        counts[(pattern.removeprefix("./"), reason)] += 1
+        counts[(pattern.lstrip("./"), reason)] += 1
     return counts
 
 
