@@ -87,3 +87,24 @@ def test_history_is_passed_over_and_said(tmp_path, capsys):
     (root / ".git/config").write_text("email = jane@example.org\npath = /home/jane/x\n")
     assert main(["leaks", str(root)]) == 0
     assert ".git" in capsys.readouterr().err
+
+
+def test_linked_folders_are_looked_into_but_not_in_circles(tmp_path):
+    root = write_dataset(tmp_path / "raw")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/sub-01_T1w.json").write_text('{"PatientName": "x"}')
+    (root / "sub-01").mkdir()
+    (root / "sub-01/anat").symlink_to("../../store")
+    (root / "sub-01/loop").symlink_to("..")
+    assert [(one.file, one.field) for one in find_leaks(root).findings] == [
+        ("sub-01/anat/sub-01_T1w.json", "PatientName")
+    ]
+
+
+def test_pages_are_read_but_for_their_code(tmp_path):
+    root = write_dataset(tmp_path / "raw")
+    (root / "page.html").write_text("<script>x = '/home/jane/a'</script><p>/home/jane/b</p>")
+    (leak,) = find_leaks(root).findings
+    assert leak.value == "/home/jane/b" and leak.file == "page.html"
+    (root / "page.html").write_text('<script type="application/json">{"x": "/home/jane/a"}</script>')
+    assert [one.kind for one in find_leaks(root).findings] == ["path"]

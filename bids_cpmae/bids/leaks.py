@@ -73,15 +73,15 @@ def find_leaks(root: Path, below: str = "") -> Survey:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the root of a dataset", ExitCode.NO_INPUT)
     survey, derivative = Survey(), {}
-    for folder, folders, names in os.walk(root / below):
-        here = Path(folder)
+    for folder, folders, names in walk(root / below):
         for name in [name for name in folders if name in HISTORY]:
             survey.unseen[f"{name}/ (earlier versions of files)"] += 1
-        folders[:] = sorted(name for name in folders if name not in HISTORY)
-        relative = PurePosixPath(here.relative_to(root).as_posix())
-        derivative[relative] = _is_derivative(here, derivative.get(relative.parent, False))
-        survey.findings += [_dated(relative / name) for name in folders if date_in_name(name)]
-        for name in sorted(names):
+            folders.remove(name)
+        relative = PurePosixPath(folder.relative_to(root).as_posix())
+        derivative[relative] = _is_derivative(folder, derivative.get(relative.parent, False))
+        for name in folders:
+            survey.findings += [Finding(str(relative / name), *leak) for leak in _outside(root / relative / name)]
+        for name in names:
             survey.files += 1
             for leak in _look(root, relative / name, derivative[relative], survey):
                 survey.findings.append(Finding(str(relative / name), *leak))
@@ -94,18 +94,30 @@ def _is_derivative(folder: Path, above: bool) -> bool:
     return read_sidecar(path).get("DatasetType", "raw") == "derivative" if path.exists() else above
 
 
-def _dated(path: PurePosixPath) -> Finding:
-    return Finding(str(path), "name", "date-in-name", date_in_name(path.name) or "")
+def walk(root: Path):
+    """Folders, their folders and their files, sorted; links to folders are followed, but not in circles."""
+    for folder, folders, names in os.walk(root, followlinks=True):
+        here = Path(folder)
+        above = {here.resolve(), *here.resolve().parents}
+        folders[:] = sorted(
+            name for name in folders if not (here / name).is_symlink() or (here / name).resolve() not in above
+        )
+        yield here, folders, sorted(names)
+
+
+def _outside(path: Path) -> list[Leak]:
+    """What the name of a file or folder tells, and where it points to."""
+    leaks = []
+    if date := date_in_name(path.name):
+        leaks.append(Leak("name", "date-in-name", date))
+    if path.is_symlink() and os.path.isabs(os.readlink(path)):
+        leaks.append(Leak("link", "link", os.readlink(path)))
+    return leaks
 
 
 def _look(root: Path, relative: PurePosixPath, derivative: bool, survey: Survey) -> list[Leak]:
     """Leaks of one file."""
-    path, name = root / relative, relative.name
-    leaks = []
-    if date := date_in_name(name):
-        leaks.append(Leak("name", "date-in-name", date))
-    if path.is_symlink() and os.path.isabs(os.readlink(path)):
-        leaks.append(Leak("link", "link", os.readlink(path)))
+    name, leaks = relative.name, _outside(root / relative)
     if kind := telling_file(name):
         return [*leaks, Leak("file", kind, name)]
     try:
@@ -155,7 +167,8 @@ def json_leaks(path: Path, kind: str) -> list[Leak]:
 def table_leaks(root: Path, relative: str) -> list[Leak]:
     """Leaks of a table with a header line."""
     role = role_of(relative)
-    return clean_table(Table.parse(read_text(root / relative)), role, described=raw_metadata(root, relative))[1]
+    described = raw_metadata(root, relative) if role else {}
+    return clean_table(Table.parse(read_text(root / relative)), role, described=described)[1]
 
 
 def data_leaks(path: Path) -> list[Leak]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from bids_validator import BIDSValidator
 
+from bids_cpmae.bids.leaks import walk
 from bids_cpmae.bids.privacy.names import telling_file
 
 IMAGES = (".nii", ".nii.gz")
@@ -73,15 +73,14 @@ class Raw:
 def plan(root: Path) -> Raw:
     """Sort the files of a dataset; nothing but names is looked at."""
     kept, left_out = [], {}
-    for folder, folders, names in os.walk(root):
-        here = PurePosixPath(Path(folder).relative_to(root).as_posix())
-        for name in sorted(folders):
+    for folder, folders, names in walk(root):
+        here = PurePosixPath(folder.relative_to(root).as_posix())
+        for name in list(folders):
             reason = _folder_reason(here, name)
             if reason:
                 left_out[f"{here / name}/"] = reason
                 folders.remove(name)
-        folders.sort()
-        for name in sorted(names):
+        for name in names:
             relative = str(here / name)
             reason = file_reason(relative)
             if reason:

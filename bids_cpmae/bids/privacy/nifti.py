@@ -94,6 +94,8 @@ def _header(file) -> nib.Nifti1Header:
         raise ValueError("not a NIfTI file")
     kind = nib.Nifti2Header if 540 in size else nib.Nifti1Header
     length = kind.sizeof_hdr
+    if len(start) < length:
+        raise ValueError("truncated in its header")
     header = kind(start[:length], check=False)
     if header["magic"].tobytes()[:3] != header.single_magic[:3]:
         raise ValueError("not a single-file NIfTI image")

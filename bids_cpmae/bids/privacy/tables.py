@@ -40,7 +40,7 @@ class Table:
     @classmethod
     def parse(cls, text: str) -> Table:
         """Read a table; short lines are filled up."""
-        lines = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
+        lines = [line for line in re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")) if line.strip()]
         columns = tuple(lines[0].split("\t")) if lines else ()
         rows = (line.split("\t") for line in lines[1:])
         width = len(columns)
@@ -99,9 +99,10 @@ def clean_table(
         One a column and kind; ``value`` is the first of them.
     """
     leaks: list[Leak] = []
-    kept: dict[str, list[str]] = {}
-    for name in table.columns:
-        cells = table.column(name)
+    kept: list[tuple[str, list[str]]] = []
+    # by place, since a table without a header line may have the same first cell twice
+    for index, name in enumerate(table.columns):
+        cells = [row[index] for row in table.rows]
         why = _refused(name, role, described or {})
         if why:
             told = [cell for cell in cells if cell not in (MISSING, "")]
@@ -111,8 +112,8 @@ def clean_table(
         cleaned = _clean_column(name, cells, role, (described or {}).get(name), shift, leaks)
         if cleaned != cells and set(cleaned) <= {MISSING, ""} and name not in KNOWN.get(role or "", "").split()[:1]:
             continue
-        kept[name] = cleaned
-    return Table(tuple(kept), tuple(zip(*kept.values()))), leaks
+        kept.append((name, cleaned))
+    return Table(tuple(name for name, _ in kept), tuple(zip(*(cells for _, cells in kept)))), leaks
 
 
 def _refused(name: str, role: str | None, described: dict) -> str | None:
@@ -152,7 +153,7 @@ def _clean_cell(name, cell, role, scope, units, shift, hits) -> str:
         if pooled != cell:
             hits.setdefault("age", []).append(cell)
         return pooled
-    found = values.find(cell, scope)
+    found = values.find(cell, scope) if role or not _is_number(cell) else []
     if not found:
         return cell
     kind = "acquisition-date" if role and found[0][0] == "date" else found[0][0]
@@ -162,6 +163,14 @@ def _clean_cell(name, cell, role, scope, units, shift, hits) -> str:
     if kind == "path" and name == "stim_file":
         return re.split(r"[\\/]", cell)[-1]
     return MISSING
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def pool_age(cell: str, units: str = "") -> str:
