@@ -381,6 +381,27 @@ def test_a_sidecar_for_several_images_stays_the_only_one(clean):
     assert not list((out / shared).parent.glob("*echo*.json"))
 
 
+def test_odd_encodings(clean):
+    raw, out = clean
+    (raw / "T1w.json").write_bytes('{"ReceiveCoilName": "K\u00f6rper", "StationName": "x"}'.encode("latin-1"))
+    (raw / "participants.tsv").write_bytes(b"participant_id\tscore\tnotes\nsub-01\tK\xf6\tx\nsub-02\t1\ty\n")
+    assemble(raw, out)
+    assert json.loads((out / "T1w.json").read_text()) == {"ReceiveCoilName": "K\u00f6rper"}
+    assert (out / "participants.tsv").read_bytes() == b"participant_id\tscore\nsub-01\tK\xf6\nsub-02\t1\n"
+
+
+def test_dates_without_times_are_shifted_by_days_and_stay_so(clean):
+    raw, out = clean
+    name = "sub-01/sub-01_sessions.tsv"
+    cell("2019-03-14", 1)(raw, name, "acq_time")
+    cell("2019-04-14", 2)(raw, name, "acq_time")
+    assemble(raw, out)
+    first = rows_of(out, name).column("acq_time")
+    assert (parse_date(first[1]) - parse_date(first[0])).days == 31
+    again(raw, out)
+    assert rows_of(out, name).column("acq_time") == first
+
+
 def test_folders_that_are_refused(clean, tmp_path):
     raw, out = clean
     derivative = write_derivative(raw, tmp_path / "derivative")

@@ -119,7 +119,7 @@ def put_json(
         When it is no JSON object.
     """
     try:
-        content = json.loads(read_text(root / relative))
+        content = _read_json(root / relative)
     except ValueError as error:
         raise NotShareable("is no JSON file") from error
     if not isinstance(content, dict):
@@ -130,6 +130,15 @@ def put_json(
         return put_file(root / relative, out / relative, link)
     write_json(out / relative, changed)
     return CLEANED
+
+
+def _read_json(path: Path) -> object:
+    content = path.read_bytes()
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        # JSON is UTF-8; what older tools wrote on Windows is mended on the way
+        return json.loads(content.decode("latin-1"))
 
 
 def put_table(

@@ -11,7 +11,14 @@ from pathlib import Path, PurePosixPath
 from bids_cpmae.bids import rawfiles
 from bids_cpmae.bids.leaks import read_text
 from bids_cpmae.bids.naming import outputs_of
-from bids_cpmae.bids.privacy.tables import LAST_SHIFTED_YEAR, Table, dates_in, draw_shift, earlier_shift
+from bids_cpmae.bids.privacy.tables import (
+    LAST_SHIFTED_YEAR,
+    Table,
+    dates_before_and_after,
+    dates_in,
+    draw_shift,
+    earlier_shift,
+)
 from bids_cpmae.bids.rawfiles import NotShareable
 from bids_cpmae.bids.rawplan import GRADIENTS, applies, is_anatomical, is_data, is_image, sidecar_for, suffix_of
 from bids_cpmae.bids.rawreport import KEPT_FACE, LEFT_OUT, NO_FACE, REFACED, Row
@@ -136,14 +143,16 @@ def _shift(one: Participant, tables: list[str]) -> timedelta | None:
     """The shift of an earlier call, read off its tables, or a new one."""
     if one.dates == DROP:
         return None
-    originals = {name: Table.parse(read_text(one.root / name)) for name in tables}
-    moments = [moment for table in originals.values() for moment in dates_in(table)]
-    for name, table in originals.items():
-        if moments and (one.out / name).exists():
-            after = Table.parse(read_text(one.out / name))
-            earlier = earlier_shift(table, after, "filename" if suffix_of(name) == "scans" else "session_id")
-            if earlier is not None and (max(moments) + earlier).year <= LAST_SHIFTED_YEAR:
-                return earlier
+    moments, pairs = [], []
+    for name in tables:
+        table = Table.parse(read_text(one.root / name))
+        moments += dates_in(table)
+        if (one.out / name).exists():
+            key = "filename" if suffix_of(name) == "scans" else "session_id"
+            pairs += dates_before_and_after(table, Table.parse(read_text(one.out / name)), key)
+    earlier = earlier_shift(pairs)
+    if earlier is not None and moments and (max(moments) + earlier).year <= LAST_SHIFTED_YEAR:
+        return earlier
     return draw_shift(moments)
 
 

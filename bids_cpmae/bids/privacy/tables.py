@@ -233,19 +233,21 @@ def draw_shift(moments: list[datetime]) -> timedelta | None:
     return target - max(moments)
 
 
-def earlier_shift(before: Table, after: Table, key: str) -> timedelta | None:
-    """The shift that an earlier run gave a table, read off its result, so that a second run gives the same dates."""
-    if key not in before.columns or key not in after.columns:
-        return None
-    if "acq_time" not in before.columns or "acq_time" not in after.columns:
-        return None
+def dates_before_and_after(before: Table, after: Table, key: str) -> list[tuple[str, str]]:
+    """``acq_time`` of the same lines of a table and of its shifted copy; ``key`` is the column that names the lines."""
+    if not {key, "acq_time"} <= set(before.columns) & set(after.columns):
+        return []
     written = dict(zip(after.column(key), after.column("acq_time")))
-    best = None
-    for name, cell in zip(before.column(key), before.column("acq_time")):
-        was, now = parse_date(cell), parse_date(written.get(name, ""))
-        if was is None or now is None or was.year <= LAST_SHIFTED_YEAR or len(cell) == 10:
-            continue
-        best = now - was
-        if "." in cell:
-            break
-    return best
+    pairs = ((cell, written.get(name, "")) for name, cell in zip(before.column(key), before.column("acq_time")))
+    return [(cell, moved) for cell, moved in pairs if cell != moved and parse_date(cell) and parse_date(moved)]
+
+
+def earlier_shift(pairs: list[tuple[str, str]]) -> timedelta | None:
+    """The shift that an earlier run used, read off its result, so that a second run gives the same dates.
+
+    The finer a date is written, the more of the shift it tells: a day alone tells only the days.
+    """
+    if not pairs:
+        return None
+    was, now = max(pairs, key=lambda pair: len(pair[0]))
+    return parse_date(now) - parse_date(was)
