@@ -16,7 +16,7 @@ from bids_cpmae.bids.dataset import start_dataset
 from bids_cpmae.bids.privacy.nifti import clean_nifti
 from bids_cpmae.bids.publish import publish_scan
 from bids_cpmae.bids.sidecar import raw_metadata
-from bids_cpmae.bids.verdicts import PASS, Verdict, merge, write_participant
+from bids_cpmae.bids.verdicts import LOGS, PASS, TABLE, Verdict, merge, write_participant
 
 PEOPLE, SESSIONS = ("01", "02"), ("a", "b")
 SHAPE = (8, 9, 10)
@@ -288,21 +288,28 @@ def write_planted(root: Path) -> Path:
     return root
 
 
-def write_derivative(raw: Path, out: Path, verdicts: dict[str, str] | None = None) -> Path:
-    """A derivative as a run leaves it: images of other voxels with clean headers, sidecars, masks and verdicts."""
-    start_dataset(out, raw)
-    work = out.parent / f"{out.name}-work.nii.gz"
+def write_verdicts(derivative: Path, verdicts: dict[str, tuple[str, str]] | None = None) -> None:
+    """Tables of verdicts: PASS but for those given, with their reasons."""
     for participant in PEOPLE:
         rows = []
         for name in (name for name in ANATOMICAL if name.startswith(f"sub-{participant}/")):
-            verdict = (verdicts or {}).get(name, PASS)
-            rows.append(Verdict(name, participant, name.split("ses-")[1][0], verdict, "" if verdict == PASS else "why"))
-            clean_nifti(raw / name, work)
-            refaced = image_of(work)
-            nib.save(nib.Nifti1Image(np.asarray(refaced.dataobj)[::-1], refaced.affine, refaced.header), work)
-            publish_scan(out, name, image=work, mask=work, raw_sidecar=raw_metadata(raw, name),
-                         settings={"RandomSeed": 0, "Mode": "face"}, regions="face and ears")  # fmt: skip
-        write_participant(out, participant, rows)
-    merge(out)
+            verdict, reason = (verdicts or {}).get(name, (PASS, ""))
+            rows.append(Verdict(name, participant, name.split("ses-")[1][0], verdict, reason))
+        (derivative / LOGS / f"sub-{participant}_{TABLE}.tsv").unlink(missing_ok=True)
+        write_participant(derivative, participant, rows)
+    merge(derivative)
+
+
+def write_derivative(raw: Path, out: Path) -> Path:
+    """A derivative as a run leaves it: images of other voxels with clean headers, sidecars, masks and verdicts."""
+    start_dataset(out, raw)
+    work = out.parent / f"{out.name}-work.nii.gz"
+    for name in ANATOMICAL:
+        clean_nifti(raw / name, work)
+        refaced = image_of(work)
+        nib.save(nib.Nifti1Image(np.asarray(refaced.dataobj)[::-1], refaced.affine, refaced.header), work)
+        publish_scan(out, name, image=work, mask=work, raw_sidecar=raw_metadata(raw, name),
+                     settings={"RandomSeed": 0, "Mode": "face"}, regions="face and ears")  # fmt: skip
+    write_verdicts(out)
     work.unlink()
     return out

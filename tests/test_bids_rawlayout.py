@@ -23,7 +23,7 @@ from planted import (
     write_derivative,
     write_json,
     write_planted,
-    write_table,
+    write_verdicts,
 )
 
 from bids_cpmae.bids.leaks import find_leaks
@@ -31,7 +31,7 @@ from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.privacy.tables import Table, parse_date
 from bids_cpmae.bids.rawlayout import assemble_raw, finish_raw, may_be_shared
 from bids_cpmae.bids.validation import errors_of, find_validator
-from bids_cpmae.bids.verdicts import FAIL, PASS, REVIEW, SKIPPED, Verdict, merge, write_participant
+from bids_cpmae.bids.verdicts import FAIL, PASS, REVIEW, SKIPPED
 from bids_cpmae.errors import InputError, OutputError, UsageError
 
 needs_validator = pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
@@ -46,13 +46,12 @@ def files_of(root, below=""):
     return {name for name in found if not name.startswith("derivatives/")}
 
 
-def assemble(raw, out, verdicts=None, **options):
-    derivative = write_derivative(raw, out / "derivatives/bids_cpmae", verdicts)
-    return assemble_raw(raw, derivative, out, **options)
+def derivative_of(out):
+    return out / "derivatives/bids_cpmae"
 
 
-def again(raw, out, **options):
-    return assemble_raw(raw, out / "derivatives/bids_cpmae", out, **options)
+def assemble(raw, out, **options):
+    return assemble_raw(raw, derivative_of(out), out, **options)
 
 
 def voxels(path):
@@ -68,14 +67,26 @@ def planted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     raw, out = write_planted(folder / "raw"), folder / "out"
     before = {path: path.read_bytes() for path in raw.rglob("*") if path.is_file()}
+    write_derivative(raw, derivative_of(out))
     report = assemble(raw, out)
     assert {path: path.read_bytes() for path in raw.rglob("*") if path.is_file()} == before
     return raw, out, report
 
 
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clean")
+    raw = write_clean(folder / "raw")
+    write_derivative(raw, derivative_of(folder / "out"))
+    return folder
+
+
 @pytest.fixture
-def clean(tmp_path):
-    return write_clean(tmp_path / "raw"), tmp_path / "out"
+def clean(stock, tmp_path):
+    """A dataset with nothing to clean, and a folder that holds a run's derivative of it, every scan PASS."""
+    shutil.copytree(stock / "raw", tmp_path / "raw")
+    shutil.copytree(stock / "out", tmp_path / "out")
+    return tmp_path / "raw", tmp_path / "out"
 
 
 def test_no_leak_is_left(planted):
@@ -189,7 +200,7 @@ def test_a_second_call_changes_nothing(clean):
     cell("2019-03-14", 1)(raw, "sub-01/sub-01_sessions.tsv", "acq_time")
     assemble(raw, out)
     before = {name: (out / name).read_bytes() for name in files_of(out)}
-    again(raw, out)
+    assemble(raw, out)
     assert {name: (out / name).read_bytes() for name in files_of(out)} == before
     first, second = (parse_date(text) for text in rows_of(out, SCANS).column("acq_time")[:2])
     assert (second - first).total_seconds() == pytest.approx(18 * 3600 + 14 * 60 + 48.25, abs=1)
@@ -214,7 +225,8 @@ def test_dates_can_be_dropped(clean):
 @pytest.mark.parametrize("verdict", [FAIL, REVIEW, SKIPPED])
 def test_one_bad_image_keeps_its_participant_out(clean, verdict):
     raw, out = clean
-    report = assemble(raw, out, {BAD: verdict})
+    write_verdicts(derivative_of(out), {BAD: (verdict, "why")})
+    report = assemble(raw, out)
     assert report.shared == ("01",)
     assert report.left_out == {"02": (f"{BAD}: {verdict} (why)",)}
     assert not (out / "sub-02").exists()
@@ -228,22 +240,15 @@ def test_one_bad_image_keeps_its_participant_out(clean, verdict):
 
 def test_a_review_can_be_accepted(clean):
     raw, out = clean
-    assert assemble(raw, out, {BAD: REVIEW}, accept_review=True).complete
+    write_verdicts(derivative_of(out), {BAD: (REVIEW, "why")})
+    assert assemble(raw, out, accept_review=True).complete
     assert (out / BAD).exists()
 
 
 def test_a_scan_with_no_face_is_shared_as_it_is(clean):
     raw, out = clean
-    derivative = write_derivative(raw, out / "derivatives/bids_cpmae")
-    reason = "nothing to replace: skull-stripped"
-    path = derivative / "logs/sub-02_desc-refacing_verdicts.tsv"
-    lines = [line.split("\t") for line in path.read_text().splitlines()]
-    at = {name: index for index, name in enumerate(lines[0])}
-    for line in lines[1:]:
-        if line[at["source"]] == BAD:
-            line[at["verdict"]], line[at["reason"]] = SKIPPED, reason
-    write_table(path, lines)
-    report = assemble_raw(raw, derivative, out)
+    write_verdicts(derivative_of(out), {BAD: (SKIPPED, "nothing to replace: skull-stripped")})
+    report = assemble(raw, out)
     assert report.files("nothing to replace") == [BAD]
     assert (out / BAD).read_bytes() == (raw / BAD).read_bytes()
     assert not (out / BAD.replace(".nii.gz", ".json")).exists()
@@ -267,10 +272,9 @@ def test_who_may_be_shared(verdict, reason, accept, expected):
 
 def test_no_verdict_and_no_image_keep_out(clean):
     raw, out = clean
-    derivative = write_derivative(raw, out / "derivatives/bids_cpmae")
-    (derivative / outputs_of(BAD).image).unlink()
+    (derivative_of(out) / outputs_of(BAD).image).unlink()
     new = write_scan(raw / "sub-01/ses-a/anat/sub-01_ses-a_PDw.nii.gz")
-    report = assemble_raw(raw, derivative, out)
+    report = assemble(raw, out)
     assert report.shared == () and not (out / "participants.tsv").exists()
     assert report.left_out["02"] == (f"{BAD}: the refaced image is missing",)
     assert report.left_out["01"] == (f"{new.relative_to(raw).as_posix()}: no verdict",)
@@ -280,9 +284,8 @@ def test_a_participant_who_passes_no_more_is_taken_away(clean):
     raw, out = clean
     assemble(raw, out)
     assert (out / BAD).exists()
-    write_participant(out / "derivatives/bids_cpmae", "02", [Verdict(BAD, "02", "b", FAIL, "moved")])
-    merge(out / "derivatives/bids_cpmae")
-    again(raw, out)
+    write_verdicts(derivative_of(out), {BAD: (FAIL, "moved")})
+    assemble(raw, out)
     assert not (out / "sub-02").exists() and (out / "sub-01").exists()
 
 
@@ -291,16 +294,16 @@ def test_what_the_input_lost_is_taken_away(clean):
     assemble(raw, out)
     shutil.rmtree(raw / "sub-01/ses-b")
     shutil.rmtree(raw / "sub-02")
-    again(raw, out)
+    assemble(raw, out)
     assert not (out / "sub-02").exists() and not (out / "sub-01/ses-b").exists()
     assert rows_of(out, "sub-01/sub-01_sessions.tsv").column("session_id") == ["ses-a"]
 
 
 def test_participants_one_by_one_make_the_same(clean, tmp_path):
     raw, out = clean
-    assemble(raw, out)
     other = tmp_path / "other"
-    derivative = write_derivative(raw, other / "derivatives/bids_cpmae")
+    derivative = shutil.copytree(derivative_of(out), derivative_of(other))
+    assemble(raw, out)
     for participant in reversed(PEOPLE):
         assemble_raw(raw, derivative, other, participants=(f"sub-{participant}",))
     report = finish_raw(raw, derivative, other)
@@ -398,17 +401,17 @@ def test_dates_without_times_are_shifted_by_days_and_stay_so(clean):
     assemble(raw, out)
     first = rows_of(out, name).column("acq_time")
     assert (parse_date(first[1]) - parse_date(first[0])).days == 31
-    again(raw, out)
+    assemble(raw, out)
     assert rows_of(out, name).column("acq_time") == first
 
 
 def test_folders_that_are_refused(clean, tmp_path):
     raw, out = clean
-    derivative = write_derivative(raw, tmp_path / "derivative")
-    for target in (raw, raw / "derivatives/shared", tmp_path):
+    derivative = derivative_of(out)
+    for target in (raw, raw / "derivatives/shared", raw.parent):
         with pytest.raises(OutputError, match="input"):
             assemble_raw(raw, derivative, target)
-    other = write_clean(tmp_path / "other")
+    other = shutil.copytree(raw, tmp_path / "other")
     with pytest.raises(OutputError, match="has not written"):
         assemble_raw(raw, derivative, other)
     with pytest.raises(UsageError):
