@@ -14,6 +14,7 @@ from bids_cpmae.errors import ExitCode
 COMMANDS = {
     "reface": ("bids_cpmae.onefile", "give the head in one NIfTI file another face"),
     "demo": ("bids_cpmae.bids.demo", "write a BIDS dataset with a synthetic head"),
+    "leaks": ("bids_cpmae.bids.leaks", "list what could identify somebody in a dataset"),
     "bench": ("bids_cpmae.evaluation.bench", "time and memory a stage for one scan"),
     "template": ("bids_cpmae.training.template", "build the template and its masks"),
     "sample": ("bids_cpmae.evaluation.sample", "draw several new faces for one scan, to look at"),

@@ -8,19 +8,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from bids_cpmae import __version__
+from bids_cpmae.bids.privacy.sidecars import shareable
 
-# Fields of a raw sidecar that still hold for the refaced scan and say nothing of who was scanned, where or when.
-KEPT_FIELDS = (
-    "Modality", "Manufacturer", "ManufacturersModelName", "MagneticFieldStrength", "ReceiveCoilName",
-    "ReceiveCoilActiveElements", "MRTransmitCoilSequence", "NumberReceiveCoilActiveElements", "MRAcquisitionType",
-    "PulseSequenceType", "ScanningSequence", "SequenceVariant", "ScanOptions", "SpoilingState", "SpoilingType",
-    "NonlinearGradientCorrection", "WaterFatShift", "EchoTime", "EchoTrainLength", "RepetitionTime",
-    "RepetitionTimeExcitation", "RepetitionTimePreparation", "InversionTime", "FlipAngle", "DwellTime",
-    "PartialFourier", "PartialFourierDirection", "ParallelAcquisitionTechnique", "ParallelReductionFactorInPlane",
-    "ParallelReductionFactorOutOfPlane", "MultibandAccelerationFactor", "PhaseEncodingDirection",
-    "InPlanePhaseEncodingDirectionDICOM", "SliceThickness", "SpacingBetweenSlices", "PixelBandwidth", "ImageType",
-    "NegativeContrast", "ContrastBolusIngredient",
-)  # fmt: skip
 METHOD = "Replaced by synthetic voxels (CP-MAE): {regions}. Brain kept bit-identical."
 # DICOM PS3.16 CID 7050: the option this software applies to what can be seen in the voxels
 METHOD_CODE = {
@@ -63,16 +52,22 @@ def raw_metadata(root: Path, relative: str) -> dict:
 
 def image_sidecar(relative: str, raw: dict, *, settings: dict, regions: str) -> dict:
     """Sidecar of a refaced scan; ``settings`` says how it was made, ``regions`` what was replaced."""
-    kept = {name: raw[name] for name in KEPT_FIELDS if name in raw}
     return {
-        **kept,
+        **shareable(raw),
         "SkullStripped": False,
         "Sources": [f"bids:{RAW}:{relative}"],
-        "DeidentificationMethod": [METHOD.format(regions=regions)],
-        "DeidentificationMethodCodeSequence": [METHOD_CODE],
+        **deidentification(regions),
         "SoftwareName": "bids_cpmae",
         "SoftwareVersion": __version__,
         **settings,
+    }
+
+
+def deidentification(regions: str) -> dict:
+    """The fields that say what was done to the face."""
+    return {
+        "DeidentificationMethod": [METHOD.format(regions=regions)],
+        "DeidentificationMethodCodeSequence": [METHOD_CODE],
     }
 
 
