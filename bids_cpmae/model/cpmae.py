@@ -121,8 +121,7 @@ class CPMAE(nn.Module):
         vectors = self.fill(skull, brain, sketch, places, snap=sampling.snap)
         box = code_box(masked, DECODE_HALO)
         drawn_vectors = self.skull.codebook.lookup(sketch)
-        depth = STRIDE * np.maximum(distance_transform_edt(masked) - 1, 0)
-        led = torch.from_numpy(np.exp(-depth / CONTEXT_MM)[None, ..., None].astype(np.float32)).to(self.device)
+        led = torch.from_numpy(self._led(masked)[None, ..., None]).to(self.device)
         vectors = torch.lerp(drawn_vectors, vectors, led)
         pair = torch.cat([part[(slice(None), *box)] for part in (vectors, drawn_vectors)])
         found, plain = (part.float().cpu().numpy() for part in self.skull.decode_vectors(pair)[:, 0])
@@ -142,6 +141,14 @@ class CPMAE(nn.Module):
         """Identity scores (components,) of a seed: standard normal, times ``scale``; the same on every device."""
         generator = torch.Generator().manual_seed(seed)
         return scale * torch.randn(self.identity.length, generator=generator).numpy()
+
+    def _led(self, masked: np.ndarray) -> np.ndarray:
+        """How far the masked autoencoder leads at each code (32, 32, 32): whole at known non-brain tissue, then less."""
+        hidden = masked | cells(self.anatomy.brain, STRIDE)
+        if hidden[cells(self.anatomy.head, STRIDE)].all():  # head mode: there is nothing that has to be met
+            return (~masked).astype(np.float32)
+        depth = STRIDE * np.maximum(distance_transform_edt(hidden) - 1, 0)
+        return np.where(masked, np.exp(-depth / CONTEXT_MM), 1).astype(np.float32)
 
     def _air(self) -> Tensor:
         """The non-brain codes (levels,) of plain air."""
