@@ -31,8 +31,8 @@ from bids_cpmae.report.tables import (
 GROUP_TABLE = "group_qc"
 COMPUTED = {
     "suffix": "Kind of scan",
-    "outlier_score": "Largest distance from the median of scans of the same kind, over all measures, in robust standard "
-    f"deviations; above {OUTLIER} a scan is unusual",
+    "outlier_score": "Largest distance from the median of scans of the same kind, over all measures, in robust "
+    f"standard deviations; above {OUTLIER} a scan is unusual",
     "outlier_measure": "The measure with that distance",
 }
 LEADING = ("participant_id", "session_id", "suffix", "source", "verdict", "reason", "outlier_score", "outlier_measure")

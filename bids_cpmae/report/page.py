@@ -61,7 +61,8 @@ def shown(value: object) -> str:
         return str(value)
     if not math.isfinite(number):
         return "n/a"
-    return f"{number:,.0f}" if number == round(number) and abs(number) < 1e15 else f"{number:.4g}"
+    whole = number == round(number) or abs(number) >= 1e4
+    return f"{number:,.0f}" if whole and abs(number) < 1e15 else f"{number:.4g}"
 
 
 def dataset_name(output_dir: Path) -> str:

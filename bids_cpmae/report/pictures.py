@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.headspace import apply_affine, covering_grid
+from bids_cpmae.imaging.headspace import apply_affine
 from bids_cpmae.imaging.rendering import View, head_surface, render
 
 FACE_VIEWS = {
@@ -28,6 +27,15 @@ OUTLINE_ZOOM = 2
 OUTLINE_COLOUR = (255, 152, 0)
 QUALITY = 84
 TISSUE_SHARE = 0.15
+MARGIN_MM = 8.0
+BRIGHTEST = 99.0
+MOST_POINTS = 200_000
+# the axis that stands still, then axis and direction of rows and of columns; axes are x, y, z
+PLANES = {
+    "sagittal": (0, (2, -1), (1, 1)),
+    "coronal": (1, (2, -1), (0, -1)),
+    "axial": (2, (1, -1), (0, -1)),
+}
 
 
 @dataclass(frozen=True)
@@ -100,63 +108,74 @@ def seam_pictures(volume: np.ndarray, affine: np.ndarray, mask: np.ndarray | Non
     affine : ndarray (4, 4)
         Voxel index to RAS+ mm.
     mask : ndarray (X, Y, Z), bool or None
-        True = replaced; without one, slices pass through the middle of the field of view and carry no outline.
+        True = replaced; without one, slices pass through the middle of the head and carry no outline.
     mask_affine : ndarray (4, 4) or None
 
     Returns
     -------
     list of Picture
-        The left of the coronal and axial ones is the subject's right, the right of the sagittal one the front.
+        Square, all of one scale. The left of the coronal and axial ones is the subject's right, the right of the
+        sagittal one the front.
     """
+    tissue = tissue_points(volume, affine)
+    low, high = np.percentile(tissue, [0.2, 99.8], axis=0)
     centre = face_centre(volume, affine, mask, mask_affine)
-    top = max(float(np.percentile(volume, 99.5)), 1e-6)
+    centre = (low + high) / 2 if centre is None else centre
+    top = max(float(np.percentile(volume[volume > 0], BRIGHTEST)), 1e-6) if (volume > 0).any() else 1.0
     pictures = []
-    for name, points in planes(volume.shape, affine, centre, PIXEL_MM):
+    for name in PLANES:
+        points = plane(name, centre, (low + high) / 2, (high - low).max() + 2 * MARGIN_MM, PIXEL_MM)
         grey = _sample(volume, affine, points, order=1)
-        picture = np.clip(255 * grey / top, 0, 255).astype(np.uint8)
         outline = ""
         if mask is not None:
-            (_, fine), = planes(volume.shape, affine, centre, PIXEL_MM / OUTLINE_ZOOM, only=name)
-            outline = as_outline(_sample(mask.astype(np.float32), mask_affine, fine, order=0) > 0)
+            fine = plane(name, centre, (low + high) / 2, (high - low).max() + 2 * MARGIN_MM, PIXEL_MM / OUTLINE_ZOOM)
+            outline = as_outline(_sample(mask.astype(np.uint8), mask_affine, fine, order=0) > 0)
+        picture = np.clip(255 * grey / top, 0, 255).astype(np.uint8)
         pictures.append(Picture(name, f"{name} slice through the seam", as_webp(picture), outline))
     return pictures
 
 
-def face_centre(volume, affine, mask, mask_affine) -> np.ndarray:
+def tissue_points(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Points (N, 3), RAS+ mm, of voxels that are brighter than air; every voxel's where none stands out."""
+    bright = np.argwhere(volume > TISSUE_SHARE * np.percentile(volume, 99))
+    index = bright if len(bright) else np.argwhere(np.ones(volume.shape, bool))
+    return apply_affine(affine, index[:: max(1, len(index) // MOST_POINTS)])
+
+
+def face_centre(volume, affine, mask, mask_affine) -> np.ndarray | None:
     """The point (3,), RAS+ mm, that the slices pass through: the middle of the tissue that was replaced.
 
-    The air before the face is replaced, too, but nothing is to be seen there.
+    The air before the face is replaced, too, but nothing is to be seen there. None without a mask.
     """
     if mask is None or not mask.any():
-        return apply_affine(affine, (np.array(volume.shape) - 1) / 2)
+        return None
     index = np.argwhere(mask)
-    index = index[:: max(1, len(index) // 200_000)]
-    world = apply_affine(mask_affine, index)
-    values = _sample(volume, affine, world, order=1)
-    tissue = world[values > TISSUE_SHARE * np.percentile(volume, 99)]
+    world = apply_affine(mask_affine, index[:: max(1, len(index) // MOST_POINTS)])
+    tissue = world[_sample(volume, affine, world, order=1) > TISSUE_SHARE * np.percentile(volume, 99)]
     return np.median(tissue if len(tissue) else world, axis=0)
 
 
-def planes(
-    shape: tuple[int, ...], affine: np.ndarray, centre: np.ndarray, pixel: float, *, only: str | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The three planes through a point, as points (rows, columns, 3), RAS+ mm, that cover a field of view.
+def plane(name: str, through: np.ndarray, middle: np.ndarray, side: float, pixel: float) -> np.ndarray:
+    """Points (rows, columns, 3), RAS+ mm, of a square in a plane.
 
-    Rows run downwards, columns to the subject's left; to the front in the sagittal plane.
+    Rows run downwards or to the back, columns to the subject's left; to the front in the sagittal plane.
+
+    Parameters
+    ----------
+    name : {"sagittal", "coronal", "axial"}
+    through, middle : ndarray (3,)
+        A point of the plane; where the square's middle lies in it, RAS+ mm.
+    side, pixel : float
+        In mm.
     """
-    grid, size = covering_grid(affine, shape, pixel)
-    right, front, up = (grid[axis, 3] + pixel * np.arange(size[axis]) for axis in range(3))
-    axes = {
-        "sagittal": (up[::-1, None], front[None], 0),
-        "coronal": (up[::-1, None], right[None, ::-1], 1),
-        "axial": (front[::-1, None], right[None, ::-1], 2),
-    }
-    for name, (rows, columns, fixed) in axes.items():
-        if only in (None, name):
-            points = np.empty((rows.size, columns.size, 3))
-            row_axis, column_axis = {0: (2, 1), 1: (2, 0), 2: (1, 0)}[fixed]
-            points[..., row_axis], points[..., column_axis], points[..., fixed] = rows, columns, centre[fixed]
-            yield name, points
+    fixed, (row_axis, row_sign), (column_axis, column_sign) = PLANES[name]
+    count = int(np.ceil(side / pixel))
+    steps = pixel * (np.arange(count) - (count - 1) / 2)
+    points = np.empty((count, count, 3))
+    points[..., fixed] = through[fixed]
+    points[..., row_axis] = (middle[row_axis] + row_sign * steps)[:, None]
+    points[..., column_axis] = (middle[column_axis] + column_sign * steps)[None]
+    return points
 
 
 def _sample(volume: np.ndarray, affine: np.ndarray, points: np.ndarray, *, order: int) -> np.ndarray:

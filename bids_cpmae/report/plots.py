@@ -43,6 +43,8 @@ class Strip:
     marks : tuple of Mark
     count : int
         Values that there are.
+    constant : bool
+        Whether they are all the same.
     """
 
     shape: str
@@ -52,6 +54,7 @@ class Strip:
     high: float
     marks: tuple[Mark, ...]
     count: int
+    constant: bool = False
     width: int = WIDTH
     height: int = HEIGHT
 
@@ -84,7 +87,7 @@ def strip(values: Sequence[float], marked: Sequence[tuple[float, str, str]] = ()
     )
     quartiles = tuple(place(value) for value in np.percentile(values, [25, 50, 75]))
     shape = _histogram(values, low, high) if many else _ticks(sorted({place(value) for value in values}))
-    return Strip(shape, many, quartiles, low, high, marks, len(values))
+    return Strip(shape, many, quartiles, low, high, marks, len(values), bool(values.min() == values.max()))
 
 
 def limits(values: np.ndarray) -> tuple[float, float]:

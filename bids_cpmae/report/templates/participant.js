@@ -27,19 +27,37 @@ const startViewer = async () => {
     loadingText: "", logLevel: "error", crosshairWidth: 0.5,
   });
   await viewer.attachToCanvas(canvas);
-  viewer.opts.multiplanarShowRender = niivue.SHOW_RENDER.ALWAYS;
+  viewer.opts.multiplanarShowRender = niivue.SHOW_RENDER.NEVER;
 
-  const turn = (azimuth, elevation, cut = false) => {
+  // an opaque skin to look at from outside; plain greys, opaque too, to look inside
+  const shades = { skin: [0, 165, 185, 200], inside: [0, 24, 110, 255] };
+  for (const [name, grey] of Object.entries(shades)) {
+    viewer.addColormap(name, { R: grey, G: grey, B: grey, A: [0, 60, 200, 255], I: [0, 22, 120, 255] });
+  }
+  viewer.setClipPlaneColor([0, 0, 0, 0]);
+  const colour = (name) => viewer.setColormap(viewer.volumes[0].id, name);
+  const turn = (azimuth, elevation) => {
+    colour("skin");
     viewer.setSliceType(viewer.sliceTypeRender);
-    viewer.setClipPlane(cut ? [0, 270, 0] : [2, 0, 0]);
+    viewer.setClipPlane([2, 0, 0]);
     viewer.setRenderAzimuthElevation(azimuth, elevation);
+  };
+  const cut = () => {
+    colour("inside");
+    viewer.setSliceType(viewer.sliceTypeRender);
+    viewer.setClipPlane([0, 90, 0]);
+    viewer.setRenderAzimuthElevation(270, 0);
+  };
+  const slices = () => {
+    colour("gray");
+    viewer.setSliceType(viewer.sliceTypeMultiplanar);
   };
   const show = async () => {
     state.textContent = "Loading …";
     for (const volume of [...viewer.volumes]) viewer.removeVolume(volume);
     const content = await unpacked(`volume-${choice.value}`).arrayBuffer();
     await viewer.loadFromArrayBuffer(content, "head.nii");
-    await viewer.setVolumeRenderIllumination(0.7);
+    await viewer.setVolumeRenderIllumination(0.8);
     turn(180, 10);
     state.textContent = "";
     canvas.dataset.drawn = choice.value;
@@ -47,9 +65,8 @@ const startViewer = async () => {
   for (const button of document.querySelectorAll("[data-turn]")) {
     button.addEventListener("click", () => turn(...button.dataset.turn.split(",").map(Number)));
   }
-  document.querySelector("[data-cut]").addEventListener("click", () => turn(240, 10, true));
-  document.querySelector("[data-slices]").addEventListener(
-    "click", () => viewer.setSliceType(viewer.sliceTypeMultiplanar));
+  document.querySelector("[data-cut]").addEventListener("click", cut);
+  document.querySelector("[data-slices]").addEventListener("click", slices);
   choice.addEventListener("change", show);
   await show();
 };
