@@ -40,8 +40,15 @@ LEADING = ("participant_id", "session_id", "suffix", "source", "verdict", "reaso
 MOST_MARKS = 40
 
 
-def write_group(output_dir: Path) -> Path:
-    """Write ``group.html``, ``group_qc.tsv`` and its data dictionary; participants' pages get the new distributions.
+def write_group(output_dir: Path, *, refresh: bool = True) -> Path:
+    """Write ``group.html``, ``group_qc.tsv`` and its data dictionary.
+
+    Parameters
+    ----------
+    output_dir : Path
+    refresh : bool
+        Whether participants' pages get the new distributions, too. Not for one of many runs that go on side by side:
+        each would write the pages of all.
 
     Raises
     ------
@@ -59,7 +66,8 @@ def write_group(output_dir: Path) -> Path:
         write_text(output_dir / f"{GROUP_TABLE}.tsv", _tsv(columns, rows))
         write_json(output_dir / f"{GROUP_TABLE}.json", _dictionary(columns, dataset))
         path = write_text(output_dir / GROUP_PAGE, _page(output_dir, dataset, columns, rows))
-        refresh_measures(output_dir, dataset)
+        if refresh:
+            refresh_measures(output_dir, dataset)
     except OSError as error:
         raise OutputError(f"{output_dir}: the group report cannot be written ({error.strerror})") from error
     return path

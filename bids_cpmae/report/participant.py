@@ -178,7 +178,11 @@ def refresh_measures(output_dir: Path, dataset: Dataset | None = None) -> list[P
             continue
         blocks = {anchor_of(row["source"]): measures_block(dataset, row) for row in dataset.of(label)}
         before = path.read_text(encoding="utf-8")
-        after = BLOCK.sub(lambda found: blocks.get(found["scan"], found[0]).strip(), before)  # noqa: B023
+        after = _with_blocks(before, blocks)
         if after != before:
             changed.append(write_text(path, after))
     return changed
+
+
+def _with_blocks(page: str, blocks: dict[str, str]) -> str:
+    return BLOCK.sub(lambda found: blocks.get(found["scan"], found[0]).strip(), page)

@@ -99,7 +99,46 @@ def face_pictures(volume: np.ndarray, affine: np.ndarray, what: str = "the new f
     ]  # fmt: skip
 
 
-def seam_pictures(volume: np.ndarray, affine: np.ndarray, mask: np.ndarray | None, mask_affine: np.ndarray | None):
+@dataclass(frozen=True)
+class Frame:
+    """Where slices pass and what they show: RAS+ mm.
+
+    Attributes
+    ----------
+    through, middle : ndarray (3,)
+        The point that all planes pass through; the middle of the head.
+    side : float
+        Of the square that is shown, in mm.
+    """
+
+    through: np.ndarray
+    middle: np.ndarray
+    side: float
+
+
+def head_frame(volume: np.ndarray, affine: np.ndarray, mask: np.ndarray | None, mask_affine: np.ndarray | None):
+    """The square around a head, and planes through the middle of the tissue that was replaced.
+
+    Parameters are those of `seam_pictures`. Without a mask planes pass through the middle of the head.
+
+    Returns
+    -------
+    Frame
+    """
+    low, high = np.percentile(tissue_points(volume, affine), [0.2, 99.8], axis=0)
+    middle = (low + high) / 2
+    through = face_centre(volume, affine, mask, mask_affine)
+    return Frame(middle if through is None else through, middle, float((high - low).max() + 2 * MARGIN_MM))
+
+
+def seam_pictures(
+    volume: np.ndarray,
+    affine: np.ndarray,
+    mask: np.ndarray | None,
+    mask_affine: np.ndarray | None,
+    *,
+    frame: Frame | None = None,
+) -> list[Picture]:
     """Sagittal, coronal and axial slices through the face, with the outline of what was replaced.
 
     Parameters
@@ -108,8 +147,10 @@ def seam_pictures(volume: np.ndarray, affine: np.ndarray, mask: np.ndarray | Non
     affine : ndarray (4, 4)
         Voxel index to RAS+ mm.
     mask : ndarray (X, Y, Z), bool or None
-        True = replaced; without one, slices pass through the middle of the head and carry no outline.
+        True = replaced; without one there is no outline.
     mask_affine : ndarray (4, 4) or None
+    frame : Frame, optional
+        `head_frame` of the volume if not given.
 
     Returns
     -------
@@ -117,20 +158,17 @@ def seam_pictures(volume: np.ndarray, affine: np.ndarray, mask: np.ndarray | Non
         Square, all of one scale. The left of the coronal and axial ones is the subject's right, the right of the
         sagittal one the front.
     """
-    tissue = tissue_points(volume, affine)
-    low, high = np.percentile(tissue, [0.2, 99.8], axis=0)
-    centre = face_centre(volume, affine, mask, mask_affine)
-    centre = (low + high) / 2 if centre is None else centre
-    top = max(float(np.percentile(volume[volume > 0], BRIGHTEST)), 1e-6) if (volume > 0).any() else 1.0
+    frame = frame or head_frame(volume, affine, mask, mask_affine)
+    lit = volume[volume > 0]
+    top = max(float(np.percentile(lit, BRIGHTEST)), 1e-6) if lit.size else 1.0
     pictures = []
     for name in PLANES:
-        points = plane(name, centre, (low + high) / 2, (high - low).max() + 2 * MARGIN_MM, PIXEL_MM)
-        grey = _sample(volume, affine, points, order=1)
+        grey = _sample(volume, affine, plane(name, frame, PIXEL_MM), order=1)
+        picture = np.clip(255 * grey / top, 0, 255).astype(np.uint8)
         outline = ""
         if mask is not None:
-            fine = plane(name, centre, (low + high) / 2, (high - low).max() + 2 * MARGIN_MM, PIXEL_MM / OUTLINE_ZOOM)
+            fine = plane(name, frame, PIXEL_MM / OUTLINE_ZOOM)
             outline = as_outline(_sample(mask.astype(np.uint8), mask_affine, fine, order=0) > 0)
-        picture = np.clip(255 * grey / top, 0, 255).astype(np.uint8)
         pictures.append(Picture(name, f"{name} slice through the seam", as_webp(picture), outline))
     return pictures
 
@@ -155,26 +193,18 @@ def face_centre(volume, affine, mask, mask_affine) -> np.ndarray | None:
     return np.median(tissue if len(tissue) else world, axis=0)
 
 
-def plane(name: str, through: np.ndarray, middle: np.ndarray, side: float, pixel: float) -> np.ndarray:
-    """Points (rows, columns, 3), RAS+ mm, of a square in a plane.
+def plane(name: str, frame: Frame, pixel: float) -> np.ndarray:
+    """Points (rows, columns, 3), RAS+ mm, ``pixel`` mm apart, of a square in a plane.
 
     Rows run downwards or to the back, columns to the subject's left; to the front in the sagittal plane.
-
-    Parameters
-    ----------
-    name : {"sagittal", "coronal", "axial"}
-    through, middle : ndarray (3,)
-        A point of the plane; where the square's middle lies in it, RAS+ mm.
-    side, pixel : float
-        In mm.
     """
     fixed, (row_axis, row_sign), (column_axis, column_sign) = PLANES[name]
-    count = int(np.ceil(side / pixel))
+    count = int(np.ceil(frame.side / pixel))
     steps = pixel * (np.arange(count) - (count - 1) / 2)
     points = np.empty((count, count, 3))
-    points[..., fixed] = through[fixed]
-    points[..., row_axis] = (middle[row_axis] + row_sign * steps)[:, None]
-    points[..., column_axis] = (middle[column_axis] + column_sign * steps)[None]
+    points[..., fixed] = frame.through[fixed]
+    points[..., row_axis] = (frame.middle[row_axis] + row_sign * steps)[:, None]
+    points[..., column_axis] = (frame.middle[column_axis] + column_sign * steps)[None]
     return points
 
 
