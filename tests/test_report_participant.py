@@ -130,9 +130,10 @@ def test_a_broken_image_is_told_and_stops_nothing(tree):
     assert "Not drawn: sub-01_desc-refaced_T1w.nii.gz: cannot be read" in words(page)
 
 
-def test_a_report_that_fails_stops_no_run(tree, caplog):
+@pytest.mark.parametrize("nprocs", [1, 2])
+def test_a_report_that_fails_stops_no_run(tree, caplog, nprocs):
     (tree / "sub-nobody.html").write_text("of an earlier run")
-    written = write_reports(tree, ["nobody", "01"])
+    written = write_reports(tree, ["nobody", "01"], nprocs=nprocs)
     assert [path.name for path in written] == ["sub-01.html", "group.html"]
     assert "sub-nobody: no report" in caplog.text
     assert not (tree / "sub-nobody.html").exists()

@@ -68,6 +68,5 @@ def test_no_picture_is_recognised_as_the_original(real_data, tmp_path):
         found = faces(drawn)
         assert len(found) >= 4, f"hardly a face is found in the report of the {name} scan"
         likeness = [nearest(face, gallery[PERSON]) for face in found]
-        print(name, "limit", round(limit, 3), "likeness", np.round(likeness, 3))
         # were the original in a report, this would tell
         assert (min(likeness) < limit) == (name == "original"), (name, likeness, limit)

@@ -37,10 +37,10 @@ def preview(volume: np.ndarray, affine: np.ndarray, spacing: float) -> bytes:
     grid, shape = covering_grid(affine, volume.shape, spacing)
     small = downsample(volume, affine, grid, shape)
     top = max(float(np.percentile(small, 99.8)), 1e-6)
-    # half of where skin begins for a rendering: the blurred skin stays, noise goes
-    floor = THRESHOLD_SHARE / 2 * otsu_threshold(np.clip(small, 0, np.percentile(small, 98)))
-    shades = np.rint(np.clip(small / top, 0, 1) * (LEVELS - 1)) * (255 / (LEVELS - 1))
-    shades = np.where(small > floor, np.rint(shades), 0).astype(np.uint8)
+    # half of where skin begins for a rendering; taken off and not cut off, so that the skin has no steps
+    floor = np.nan_to_num(THRESHOLD_SHARE / 2 * otsu_threshold(np.clip(small, 0, np.percentile(small, 98))))
+    share = np.clip((small - floor) / max(top - floor, 1e-6), 0, 1)
+    shades = np.rint(np.rint(share * (LEVELS - 1)) * (255 / (LEVELS - 1))).astype(np.uint8)
     filled = np.argwhere(shades)
     if len(filled):
         low = np.maximum(filled.min(0) - MARGIN, 0)
