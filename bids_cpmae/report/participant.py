@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from bids_cpmae.report.page import VERDICTS, citation, dataset_name, fill, made_
 from bids_cpmae.report.pictures import Picture, face_pictures, read_volume, seam_pictures
 from bids_cpmae.report.tables import suffix_of
 
-LOG = logging.getLogger("bids_cpmae")
 # of an image's sidecar: how it was made
 MADE = ("SoftwareName", "SoftwareVersion", "WeightsVersion", "Mode", "RandomSeed", "DeidentificationMethod")
 BLOCK = re.compile(r"<!-- measures of (?P<scan>[\w-]+) -->.*?<!-- end of measures -->", re.DOTALL)

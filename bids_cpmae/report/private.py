@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path, PurePosixPath
 
 from bids_cpmae.bids.sidecar import write_text
@@ -10,7 +9,6 @@ from bids_cpmae.errors import OutputError
 from bids_cpmae.report.page import fill
 from bids_cpmae.report.pictures import Picture, face_pictures, head_frame, read_volume, seam_pictures
 
-LOG = logging.getLogger("bids_cpmae")
 NOTICE = "README.txt"
 WARNING = (
     "The pages in this folder show original faces next to new ones.\n"
