@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import pytest
+from browser import browser  # noqa: F401 (a fixture)
 from heads import as_image, average_head
 from phantoms import CASES, Phantom, make_phantom
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from heads import average_head, somebody
 
-from bids_cpmae.evaluation.rendering import head_surface
 from bids_cpmae.evaluation.surface import (
     FAR_MM,
     REGIONS,
@@ -18,6 +17,7 @@ from bids_cpmae.evaluation.surface import (
     skin_of,
 )
 from bids_cpmae.imaging.headspace import apply_affine
+from bids_cpmae.imaging.rendering import head_surface
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from bids_cpmae.bids.sidecar import dataset_description, write_json, write_text
 from bids_cpmae.bids.verdicts import LOGS, TABLE
 
-IGNORED = (f"{LOGS}/", "figures", f"{TABLE}.tsv", f"{TABLE}.json", "*.html")
+IGNORED = (f"{LOGS}/", "figures", f"{TABLE}.tsv", f"{TABLE}.json", "group_qc.tsv", "group_qc.json", "*.html")
 
 
 def start_dataset(output_dir: Path, bids_dir: Path) -> None:

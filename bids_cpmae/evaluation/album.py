@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from bids_cpmae.errors import ExitCode, InputError, ScanError
-from bids_cpmae.evaluation import rendering
-from bids_cpmae.evaluation.rendering import View
+from bids_cpmae.imaging import rendering
 from bids_cpmae.imaging.nifti import load_source
+from bids_cpmae.imaging.rendering import View
 
 LOG = logging.getLogger("bids_cpmae")
 

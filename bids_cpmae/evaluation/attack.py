@@ -24,13 +24,13 @@ from bids_cpmae import __version__
 from bids_cpmae.errors import ExitCode, InputError, ScanError
 from bids_cpmae.evaluation import restoration, similarity
 from bids_cpmae.evaluation.datasets import ORIGINAL, Comparison, add_comparison_arguments, open_comparison
-from bids_cpmae.evaluation.rendering import View
 from bids_cpmae.evaluation.restoration import RestorationOutcome, RestorationSettings
 from bids_cpmae.evaluation.similarity import SimilarityOutcome, SimilaritySettings, check_people, right_choices
 from bids_cpmae.evaluation.tables import print_table, write_tsv
 from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import CoordinateMap, head_affine
 from bids_cpmae.imaging.nifti import load_source
+from bids_cpmae.imaging.rendering import View
 from bids_cpmae.imaging.resample import resample
 
 LOG = logging.getLogger("bids_cpmae")

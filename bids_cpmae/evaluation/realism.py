@@ -21,12 +21,12 @@ from bids_cpmae.errors import ExitCode
 from bids_cpmae.evaluation.baselines import Subject, located
 from bids_cpmae.evaluation.datasets import ORIGINAL, Comparison, add_comparison_arguments, open_comparison
 from bids_cpmae.evaluation.page import Section, Table, write_page
-from bids_cpmae.evaluation.rendering import head_surface
 from bids_cpmae.evaluation.surface import depth_distance, depth_maps, face_pixels, rigid_on_brain
 from bids_cpmae.evaluation.survey import Surveyor
 from bids_cpmae.evaluation.tables import print_table, versions, write_json, write_tsv
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.nifti import SourceImage, load_source
+from bids_cpmae.imaging.rendering import head_surface
 from bids_cpmae.imaging.seam import border_step, noise_level
 
 BANDS = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35)

@@ -13,10 +13,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.linalg import polar
 
-from bids_cpmae.evaluation.rendering import GRID_MM, Surface, first_hit
 from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import apply_affine, covering_grid
 from bids_cpmae.imaging.registration import register, scratch_folder
+from bids_cpmae.imaging.rendering import GRID_MM, Surface, first_hit
 from bids_cpmae.imaging.resample import sample_points
 
 REGIONS = ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears", "neck")

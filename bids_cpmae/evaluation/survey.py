@@ -18,7 +18,6 @@ from scipy import ndimage
 from bids_cpmae.errors import ExitCode, InputError, ScanError
 from bids_cpmae.evaluation.datasets import ORIGINAL, Comparison
 from bids_cpmae.evaluation.ranking import Outcome
-from bids_cpmae.evaluation.rendering import Surface, head_surface
 from bids_cpmae.evaluation.statistics import auc_interval, bootstrap_interval
 from bids_cpmae.evaluation.surface import (
     REGIONS,
@@ -34,6 +33,7 @@ from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.registration import register, scratch_folder
+from bids_cpmae.imaging.rendering import Surface, head_surface
 from bids_cpmae.imaging.template import load_template
 
 LOG = logging.getLogger("bids_cpmae")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.evaluation.rendering import FRAME_MM, View, first_hit, head_surface, otsu_threshold, render
+from bids_cpmae.imaging.rendering import FRAME_MM, View, first_hit, head_surface, otsu_threshold, render
 
 RADIUS_MM = 60
 

@@ -1,0 +1,186 @@
+"""A page a participant: verdicts, the new face from all sides, the seam, measures. Made from the output tree alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bids_cpmae.bids.naming import Outputs, outputs_of
+from bids_cpmae.bids.sidecar import read_sidecar, write_text
+from bids_cpmae.bids.verdicts import PASS, REVIEW, without_paths
+from bids_cpmae.errors import OutputError, ScanError
+from bids_cpmae.report import viewer
+from bids_cpmae.report.measures import Dataset
+from bids_cpmae.report.page import VERDICTS, citation, dataset_name, fill, made_with, page_name
+from bids_cpmae.report.pictures import Picture, face_pictures, read_volume, seam_pictures
+from bids_cpmae.report.tables import suffix_of
+
+# of an image's sidecar: how it was made
+MADE = ("SoftwareName", "SoftwareVersion", "WeightsVersion", "Mode", "RandomSeed", "DeidentificationMethod")
+BLOCK = re.compile(r"<!-- measures of (?P<scan>[\w-]+) -->.*?<!-- end of measures -->", re.DOTALL)
+
+
+@dataclass
+class Scan:
+    """A scan as the page shows it.
+
+    Attributes
+    ----------
+    anchor, source, suffix, verdict, reason : str
+    name : str
+        File name of the image written; empty if there is none.
+    note : str
+        Why there is no picture, or not every one.
+    faces, slices : list of Picture
+    made : dict of str to str
+        How it was made, from its sidecar.
+    volume : str
+        Small copy for the 3-D view, Base64; empty if there is none.
+    """
+
+    anchor: str
+    source: str
+    suffix: str
+    verdict: str
+    reason: str
+    name: str = ""
+    note: str = ""
+    faces: list[Picture] = field(default_factory=list)
+    slices: list[Picture] = field(default_factory=list)
+    made: dict[str, str] = field(default_factory=dict)
+    volume: str = ""
+    previews: dict[float, str] = field(default_factory=dict)
+
+
+def write_report(output_dir: Path, participant: str, *, names: Callable[[str], Outputs] = outputs_of) -> Path:
+    """Write a participant's page, ``sub-X.html``; what lies in the output tree is all that it is made of.
+
+    Parameters
+    ----------
+    output_dir : Path
+    participant : str
+        Label without ``sub-``.
+    names : callable
+        From a raw scan's path to those of what was written for it.
+
+    Raises
+    ------
+    OutputError
+        When the tree has no verdict for the participant, or the page cannot be written.
+    """
+    dataset, path = Dataset(output_dir), output_dir / page_name(participant)
+    if path.parent != output_dir:
+        raise OutputError(f"sub-{participant}: no label that a file can be named after; no report written")
+    rows = dataset.of(participant)
+    if not rows:
+        raise OutputError(f"{output_dir}: no verdict for sub-{participant}; run the participant level first")
+    scans = [scan_of(output_dir, row, names) for row in rows]
+    spacing, fitting = _choose_volumes(scans)
+    text = fill(
+        "participant.html.j2",
+        title=f"sub-{participant}",
+        dataset=dataset_name(output_dir),
+        scans=scans,
+        counts={verdict: sum(scan.verdict == verdict for scan in scans) for verdict in VERDICTS},
+        measures={scan.anchor: measures_block(dataset, row) for scan, row in zip(scans, rows, strict=True)},
+        software=made_with(output_dir),
+        citation=citation(output_dir),
+        niivue=viewer.niivue() if fitting else "",
+        niivue_version=viewer.NIIVUE_VERSION,
+        spacing=spacing,
+        left_out=sum(bool(scan.previews) and not scan.volume for scan in scans),
+    )
+    try:
+        return write_text(path, text)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def anchor_of(source: str) -> str:
+    """A scan's place in its page: its file name, other characters than letters, digits and ``-`` made ``_``."""
+    return re.sub(r"[^A-Za-z0-9-]", "_", source.rsplit("/", 1)[-1].split(".")[0])
+
+
+def scan_of(output_dir: Path, row: dict[str, str], names: Callable[[str], Outputs] = outputs_of) -> Scan:
+    """A line of the table and what was written for it; the scan's own pictures only where it has been written."""
+    source = row["source"]
+    scan = Scan(
+        anchor_of(source), source, suffix_of(source), row["verdict"],
+        "" if row["reason"] == "n/a" else without_paths(row["reason"]),
+    )  # fmt: skip
+    outputs = names(source)
+    image, mask = output_dir / outputs.image, output_dir / outputs.mask
+    inside = image.resolve().is_relative_to(output_dir.resolve())
+    if scan.verdict not in (PASS, REVIEW) or not inside or not image.is_file():
+        scan.note = f"No picture: {scan.verdict}, nothing was written."
+        if scan.verdict in (PASS, REVIEW):
+            scan.note = "No picture: the image is not in the output tree any more."
+        return scan
+    scan.name = image.name
+    sidecar = read_sidecar(output_dir / outputs.image_sidecar)
+    scan.made = {name: _plain(sidecar[name]) for name in MADE if name in sidecar}
+    try:
+        _draw(scan, image, mask)
+    except ScanError as error:
+        scan.note = f"Not drawn: {without_paths(str(error), output_dir)}."
+    return scan
+
+
+def _draw(scan: Scan, image: Path, mask: Path) -> None:
+    volume, affine = read_volume(image)
+    replaced = read_volume(mask) if mask.is_file() else (None, None)
+    scan.slices = seam_pictures(volume, affine, None if replaced[0] is None else replaced[0] > 0, replaced[1])
+    scan.previews = {
+        spacing: viewer.as_text(viewer.preview(volume, affine, spacing)) for spacing in viewer.SPACINGS_MM
+    }
+    # last, since a scan without a whole head in it has slices all the same
+    scan.faces = face_pictures(volume, affine)
+
+
+def _plain(value: object) -> str:
+    return without_paths(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def _choose_volumes(scans: list[Scan]) -> tuple[float, int]:
+    """Give scans their small copies, as many as a page can carry; returns their voxel size in mm and number."""
+    drawn = [scan for scan in scans if scan.previews]
+    sizes = {spacing: [len(scan.previews[spacing]) for scan in drawn] for spacing in viewer.SPACINGS_MM}
+    spacing, fitting = viewer.fit_budget(sizes)
+    for scan in drawn[:fitting]:
+        scan.volume = scan.previews[spacing]
+    return spacing, fitting
+
+
+def measures_block(dataset: Dataset, row: dict[str, str]) -> str:
+    """A scan's measures as HTML, between two comments by which `refresh_measures` finds them."""
+    return fill(
+        "measures.html.j2", anchor=anchor_of(row["source"]), suffix=suffix_of(row["source"]),
+        measures=dataset.measures(row),
+    )  # fmt: skip
+
+
+def refresh_measures(output_dir: Path, dataset: Dataset | None = None) -> list[Path]:
+    """Draw measures anew in pages that are there: the dataset has grown since; pictures are not touched.
+
+    Returns
+    -------
+    list of Path
+        Pages that changed.
+    """
+    dataset, changed = dataset or Dataset(output_dir), []
+    for label in sorted({row["participant_id"].removeprefix("sub-") for row in dataset.rows}):
+        path = output_dir / page_name(label)
+        if path.parent != output_dir or not path.is_file():
+            continue
+        blocks = {anchor_of(row["source"]): measures_block(dataset, row) for row in dataset.of(label)}
+        before = path.read_text(encoding="utf-8")
+        after = _with_blocks(before, blocks)
+        if after != before:
+            changed.append(write_text(path, after))
+    return changed
+
+
+def _with_blocks(page: str, blocks: dict[str, str]) -> str:
+    return BLOCK.sub(lambda found: blocks.get(found["scan"], found[0]).strip(), page)

@@ -1,0 +1,64 @@
+"""Reports at the end of a run: what goes wrong with one is said, and stops nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from bids_cpmae.report.group import write_group
+from bids_cpmae.report.participant import write_report
+
+LOG = logging.getLogger("bids_cpmae")
+
+
+def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int = 1) -> list[Path]:
+    """Write the pages of participants, and the dataset's page with what is known so far.
+
+    Parameters
+    ----------
+    output_dir : Path
+    participants : iterable of str
+        Labels without ``sub-``.
+    nprocs : int
+        Pages at a time; each takes about 1 GB of memory for a scan of 1 mm.
+
+    Returns
+    -------
+    list of Path
+        Pages written. A page that cannot be made is warned of, and the page of an earlier run is taken away, since it
+        may show what is not in the tree any more.
+    """
+    labels = sorted(set(participants))
+    if nprocs > 1 and len(labels) > 1:
+        # forked copies of threads of the numerical libraries would hang: workers come from a clean server process
+        with ProcessPoolExecutor(min(nprocs, len(labels)), mp_context=get_context("forkserver")) as pool:
+            futures = {pool.submit(write_report, output_dir, label): label for label in labels}
+            written = [_tried(output_dir, futures[future], future.result) for future in as_completed(futures)]
+    else:
+        written = [_tried(output_dir, label, partial(write_report, output_dir, label)) for label in labels]
+    return [*sorted(filter(None, written)), *filter(None, [write_overview(output_dir, refresh=False)])]
+
+
+def write_overview(output_dir: Path, *, refresh: bool = True) -> Path | None:
+    """`write_group`, or a warning."""
+    try:
+        return write_group(output_dir, refresh=refresh)
+    except Exception as error:
+        LOG.warning("no group report: %s", error)
+        return None
+
+
+def _tried(output_dir: Path, label: str, work) -> Path | None:
+    try:
+        return work()
+    except Exception as error:
+        LOG.warning("sub-%s: no report (%s: %s)", label, type(error).__name__, error)
+        LOG.debug("in full:", exc_info=error)
+        stale = output_dir / f"sub-{label}.html"
+        if stale.parent == output_dir:
+            stale.unlink(missing_ok=True)
+        return None
