@@ -143,7 +143,7 @@ class CPMAE(nn.Module):
         return scale * torch.randn(self.identity.length, generator=generator).numpy()
 
     def _led(self, masked: np.ndarray) -> np.ndarray:
-        """How far the masked autoencoder leads at each code (32, 32, 32): whole at known non-brain tissue, then less."""
+        """How far the masked autoencoder leads at each code (32, 32, 32): whole at known tissue, then less."""
         hidden = masked | cells(self.anatomy.brain, STRIDE)
         if hidden[cells(self.anatomy.head, STRIDE)].all():  # head mode: there is nothing that has to be met
             return (~masked).astype(np.float32)
