@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan
-from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affine, head_shape
+from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan, map_grid
+from bids_cpmae.imaging.headspace import CoordinateMap, head_affine, head_shape
 from bids_cpmae.imaging.intensity import scale_to_unit
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import register, scratch_folder
@@ -89,7 +89,7 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> He
             template.grid, scan, folder=Path(folder), fixed_mask=template.alignment_region(), seed=seed
         )  # fmt: skip
         to_scan = found.fixed_to_moving(head_affine(int(FIELD_MM)), head_shape(int(FIELD_MM)))
-        to_head = found.moving_to_fixed(*covering_grid(scan.affine, scan.data.shape, FIELD_MM, pad=FIELD_MM))
+        to_head = found.moving_to_fixed(*map_grid(source))
     grid, shape = head_affine(), head_shape()
     share = resample(mask, source.affine, grid, shape, through=to_scan, outside="edge")
     volume = resample(blanked, source.affine, grid, shape, through=to_scan)
@@ -133,15 +133,37 @@ def resample_to_scan(frame: HeadFrame, head: np.ndarray, source: SourceImage, ma
         Zero further than 24 mm from the mask.
     """
     box = mask_box(mask, source.affine)
+    grid = source.affine.copy()
+    grid[:3, 3] = grid[:3, :3] @ [s.start for s in box] + source.affine[:3, 3]
     shape = tuple(s.stop - s.start for s in box)
-    spacing = np.linalg.norm(source.affine[:3, :3], axis=0)
-    counts = np.clip(np.rint(spacing).astype(int), 1, 8)
+    out = np.zeros(mask.shape, np.float32)
+    out[box] = frame.scale * average_onto(head, head_affine(), grid, shape, through=frame.to_head)
+    return out
+
+
+def average_onto(
+    volume: np.ndarray, affine: np.ndarray, grid: np.ndarray, shape: tuple[int, ...], *, through: CoordinateMap
+) -> np.ndarray:
+    """A volume of 1 mm seen on another grid; voxels larger than 1 mm are averaged from several points.
+
+    Parameters
+    ----------
+    volume, affine
+        What is seen, (X, Y, Z), and voxel index to RAS+ mm (4, 4).
+    grid, shape
+        Where: affine (4, 4) and shape.
+    through : CoordinateMap
+        From the grid's world to the volume's.
+
+    Returns
+    -------
+    ndarray of ``shape``, float32
+    """
+    counts = np.clip(np.rint(np.linalg.norm(grid[:3, :3], axis=0)).astype(int), 1, 8)
     offsets = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]
     total = np.zeros(shape, np.float32)
     for shift in np.array(np.meshgrid(*offsets, indexing="ij")).reshape(3, -1).T:
-        grid = source.affine.copy()
-        grid[:3, 3] = grid[:3, :3] @ (shift + [s.start for s in box]) + source.affine[:3, 3]
-        total += resample(head, head_affine(), grid, shape, through=frame.to_head)
-    out = np.zeros(mask.shape, np.float32)
-    out[box] = total * (frame.scale / counts.prod())
-    return out
+        moved = grid.copy()
+        moved[:3, 3] = grid[:3, :3] @ shift + grid[:3, 3]
+        total += resample(volume, affine, moved, shape, through=through)
+    return total / np.float32(counts.prod())
