@@ -13,11 +13,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_closing, binary_fill_holes, binary_opening, gaussian_filter, label, map_coordinates
+from scipy.ndimage import (
+    binary_closing,
+    binary_dilation,
+    binary_fill_holes,
+    binary_opening,
+    gaussian_filter,
+    gaussian_filter1d,
+    label,
+    map_coordinates,
+)
 
-from bids_cpmae.imaging.align import HeadFrame, average_onto
+from bids_cpmae.errors import ScanError
+from bids_cpmae.imaging.align import HeadFrame, average_onto, mask_box
 from bids_cpmae.imaging.facemask import signed_distance
-from bids_cpmae.imaging.fields import block_size, blocks, carry, spread
+from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, grid_points, head_affine
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.resample import resample
@@ -33,13 +43,16 @@ LEARN_MM = 1.0
 # lattice of conditions: T1w-like value, mean nearby, depth in mm (finer under the skin)
 VALUES, NEARBY, DEPTHS = 33, 13, 11
 MOST_VALUE, MOST_NEARBY, MOST_DEPTH = 0.96, 0.72, 25.0
-# widths in cells of what counts as alike, and how much
-ALIKE = {0.7: 1.0, 1.5: 0.03, 4.0: 1e-3}
+# widths in cells of what counts as alike, from wide to narrow; the narrower counts once it holds some pairs
+ALIKE, SOME_PAIRS = (4.0, 1.5, 0.7), 20.0
+# fluid in the brain: this deep in it nothing else is as dark in a T1w scan
+DEEP_MM, LEAST_FLUID = 15.0, 50
 GAIN_SCALES = {20.0: 1.0, 60.0: 0.01}
 GAIN_BLOCK_MM = 6.0
 ROUNDS = 3
 OUTLIER = 3.0
 LEAST_PAIRS = 2000
+LEAST_DEPTH = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,14 +88,13 @@ class Anatomy:
         nearby = gaussian_filter(coarse, NEAR_MM / SPACING)
         return cls(value, ~frame.blank, nearby, depth, _eye_fluid(coarse), brain)
 
-    def seen(self, grid: np.ndarray, shape: tuple[int, ...], to_head: CoordinateMap) -> Anatomy:
-        """The same on a scan's grid (affine and shape), every field of that shape."""
+    def seen(self, grid: np.ndarray, shape: tuple[int, ...], to_head: CoordinateMap, *, known: bool = True) -> Anatomy:
+        """The same on a scan's grid (affine and shape), every field of that shape; ``known`` all False if not asked."""
         fine, coarse = head_affine(), head_affine(SPACING)
         value = average_onto(self.value, fine, grid, shape, through=to_head)
-        known = resample(self.known, fine, grid, shape, through=to_head) > 0.99
-        rest = [resample(part, coarse, grid, shape, through=to_head, outside="edge")
-                for part in (self.nearby, self.depth, self.fluid, self.brain)]  # fmt: skip
-        return Anatomy(value, known, *rest)
+        seen = resample(self.known, fine, grid, shape, through=to_head) > 0.99 if known else np.zeros(shape, bool)
+        rest = np.stack([self.nearby, self.depth, self.fluid, self.brain])
+        return Anatomy(value, seen, *resample(rest, coarse, grid, shape, through=to_head, outside="edge"))
 
 
 def solid_head(tissue: np.ndarray) -> np.ndarray:
@@ -112,8 +124,6 @@ def _eye_fluid(coarse: np.ndarray) -> np.ndarray:
         if count:
             sizes = np.bincount(pieces.ravel())
             sizes[0] = 0
-            from scipy.ndimage import binary_dilation
-
             globe = binary_dilation(pieces == sizes.argmax(), iterations=2)
             out[globe] = dark[globe]
     return out
@@ -179,22 +189,26 @@ def learn_contrast(
 
     Raises
     ------
-    ValueError
+    ScanError
         When there is too little in common to learn from.
     """
     if where.sum() < LEAST_PAIRS:
-        raise ValueError("too little of the head outside the mask is seen in both scans")
+        raise ScanError(
+            "too little of the head outside the face mask is seen in this scan to learn its contrast; "
+            "does it show the head of the participant whose T1w scan it belongs to?"
+        )
     cells = np.rint(_cells(anatomy)[:, where]).astype(int)
     flat = np.ravel_multi_index(tuple(cells), (VALUES, NEARBY, DEPTHS))
     in_brain = (anatomy.brain < 0)[where]
-    watery = in_brain & (anatomy.value[where] < FLUID[0]) & (anatomy.nearby[where] < FLUID[1] + 0.06)
+    watery = (anatomy.brain[where] < -DEEP_MM) & (anatomy.value[where] < np.mean(FLUID))
     seen = data[where].astype(np.float64)
     weight, gain = np.ones(seen.size), np.ones(data.shape, np.float32)
     for _ in range(ROUNDS):
         even = seen / gain[where]
         lattices = [_conditional_mean(flat[part], even[part], weight[part]) for part in (~in_brain, in_brain)]
-        wet = even[watery & (weight > 0)]
-        fluid = float(np.median(wet)) if wet.size > 50 else float(lattices[1][VALUES // 8, NEARBY // 4, -1])
+        # among so many voxels of brain, these are outliers and their weight says nothing
+        wet = even[watery]
+        fluid = float(np.median(wet) if wet.size > LEAST_FLUID else lattices[1][VALUES // 8, NEARBY // 3, -1])
         contrast = Contrast(*lattices, fluid)
         shown = np.where(in_brain, lattices[1].ravel()[flat], lattices[0].ravel()[flat])
         away = np.abs(even - shown)
@@ -210,52 +224,87 @@ def learn_contrast(
 
 
 def _conditional_mean(flat: np.ndarray, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean of values in each cell of the lattice and those like it."""
-    size = VALUES * NEARBY * DEPTHS
+    """Mean of values in each cell of the lattice and those like it; where these are few, in wider neighbourhoods."""
+    shape = (VALUES, NEARBY, DEPTHS)
     total, count = (
-        np.bincount(flat, part, size).reshape(VALUES, NEARBY, DEPTHS).astype(np.float32)
+        np.bincount(flat, part, VALUES * NEARBY * DEPTHS).reshape(shape).astype(np.float32)
         for part in (weight * values, weight)
     )
-    total, count = spread(total, count, np.ones(3), ALIKE)
-    overall = float((weight * values).sum() / max(weight.sum(), 1e-9))
-    return (total + 1e-6 * overall) / (count + 1e-6)
+    overall = float(total.sum(dtype=float) / max(count.sum(dtype=float), 1e-9))
+    # the broadest guess hangs on the T1w-like value alone
+    sums = [gaussian_filter1d(part.sum((1, 2)), 1.0) for part in (total, count)]
+    mean = ((sums[0] + SOME_PAIRS * overall) / (sums[1] + SOME_PAIRS))[:, None, None]
+    for width in ALIKE:
+        peak = (2 * np.pi * width**2) ** 1.5
+        near = [peak * gaussian_filter(part, width, mode="constant", truncate=3) for part in (total, count)]
+        mean = (near[0] + SOME_PAIRS * mean) / (near[1] + SOME_PAIRS)
+    return np.broadcast_to(mean, shape).astype(np.float32)
 
 
-def translate(source: SourceImage, mask: np.ndarray, anatomy: Anatomy, to_head: CoordinateMap):
-    """The new head in a scan's own contrast, on its grid.
+@dataclass(frozen=True)
+class Stage:
+    """A scan's grid with the new head's anatomy on it, so that each volume of a series can be translated to.
 
-    Parameters
+    Attributes
     ----------
-    source : SourceImage
-        One volume; read outside the mask only.
     mask : ndarray (X, Y, Z), bool
         True = replaced.
-    anatomy : Anatomy
-        In head space.
-    to_head : CoordinateMap
-        From the scan's world to head space.
-
-    Returns
-    -------
-    synthetic : ndarray (X, Y, Z), float32
-        In the scan's units.
-    correlation : float
-        Of scan and translated reference, outside both masks.
-
-    Raises
-    ------
-    ValueError
-        As `learn_contrast`.
+    box : tuple of slice
+        The mask and 24 mm around it, where the new head is wanted.
+    wanted : Anatomy
+        Seen in the box.
+    block : ndarray (3,)
+        Voxels to a cell of the grid on which the contrast is learned.
+    learned : Anatomy
+        Seen on that grid, about 1 mm.
+    where : ndarray (X', Y', Z'), bool
+        Cells of it that show the head and lie under no mask.
     """
-    block = block_size(LEARN_MM, source.spacing)
-    data = blocks(np.where(mask, np.float32(0), source.data), block)
-    hidden = blocks(mask.astype(np.float32), block) > 0
-    grid = source.affine.copy()
-    grid[:3, :3] = source.affine[:3, :3] * block
-    grid[:3, 3] = apply_affine(source.affine, (block - 1) / 2)
-    seen = anatomy.seen(grid, data.shape, to_head)
-    where = ~hidden & seen.known & (seen.depth > 1) & (seen.value > 0)
-    contrast, gain, correlation = learn_contrast(data, seen, where, source.spacing * block)
-    whole = anatomy.seen(source.affine, source.shape3, to_head)
-    shading = resample(gain, grid, source.affine, source.shape3, outside="edge")
-    return contrast(whole) * shading, correlation
+
+    mask: np.ndarray
+    box: tuple[slice, ...]
+    wanted: Anatomy
+    block: np.ndarray
+    learned: Anatomy
+    where: np.ndarray
+
+    @classmethod
+    def of(cls, source: SourceImage, mask: np.ndarray, anatomy: Anatomy, to_head: CoordinateMap) -> Stage:
+        """From a scan, its mask, an anatomy in head space and the map from the scan's world to head space."""
+        block = block_size(LEARN_MM, source.spacing)
+        # cells that reach beyond the field of view are left out
+        shape = tuple(int(n) for n in np.array(source.shape3) // block)
+        hidden = blocks(mask.astype(np.float32), block)[tuple(slice(n) for n in shape)] > 0
+        grid = source.affine.copy()
+        grid[:3, :3] = source.affine[:3, :3] * block
+        grid[:3, 3] = apply_affine(source.affine, (block - 1) / 2)
+        learned = anatomy.seen(grid, shape, to_head)
+        where = ~hidden & learned.known & (learned.depth > LEAST_DEPTH) & (learned.value > 0)
+        box = mask_box(mask, source.affine)
+        corner = source.affine.copy()
+        corner[:3, 3] = apply_affine(source.affine, np.array([part.start for part in box], float))
+        wanted = anatomy.seen(corner, tuple(part.stop - part.start for part in box), to_head, known=False)
+        return cls(mask, box, wanted, block, learned, where)
+
+    def translate(self, volume: SourceImage) -> tuple[np.ndarray, float]:
+        """The new head in the contrast of a volume on the scan's grid, which is read outside the mask only.
+
+        Returns
+        -------
+        synthetic : ndarray (X, Y, Z), float32
+            In the volume's units; 0 further than 24 mm from the mask.
+        correlation : float
+            Pearson correlation of scan and translated reference, outside both masks.
+
+        Raises
+        ------
+        ScanError
+            When there is too little outside the masks to learn from.
+        """
+        inner = tuple(slice(n) for n in self.where.shape)
+        data = blocks(np.where(self.mask, np.float32(0), volume.data), self.block)[inner]
+        contrast, gain, correlation = learn_contrast(data, self.learned, self.where, volume.spacing * self.block)
+        shading = enlarge(gain, self.block, volume.shape3)[self.box]
+        out = np.zeros(volume.shape3, np.float32)
+        out[self.box] = contrast(self.wanted) * shading
+        return out, correlation

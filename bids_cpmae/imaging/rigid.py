@@ -9,12 +9,18 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from bids_cpmae.imaging.facemask import COARSE_MM, coarse_scan
+from bids_cpmae.imaging.headspace import apply_affine
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import LPS, Grid, scratch_folder, set_repeatable, write_starts
 from bids_cpmae.imaging.resample import resample
 
-# what the metric looks at: the brain, with enough around it that its border tells; less than the mask keeps off it
-AROUND_BRAIN_MM = 6.0
+# what the metric looks at: with nothing but the brain in view it slides out of the head
+AROUND_BRAIN_MM = 20.0
+# what an alignment is judged by
+BESIDE_BRAIN_MM = 6.0
+# two starts that end as near to each other as this need no third
+AGREE_MM = 4.0
+SAMPLED = 0.25
 BINS = 32
 LEAST_BRAIN_VOXELS = 500
 
@@ -51,7 +57,7 @@ def align_rigid(
     source, reference : SourceImage
         Of any contrast, voxel size and orientation.
     brain : ndarray (X, Y, Z), bool
-        True = brain, on the reference's grid; it and 6 mm around it are what is compared.
+        True = brain, on the reference's grid; it and what is near it are compared.
     mask, reference_mask : ndarray (X, Y, Z), bool, optional
         True = not to be read, on the grid of either. With both the result is a function of the other voxels alone.
     seed : int
@@ -62,13 +68,17 @@ def align_rigid(
     Alignment
     """
     fixed, moving = (_seen(image, hidden) for image, hidden in ((reference, reference_mask), (source, mask)))
-    near = resample(brain, reference.affine, fixed.affine, fixed.data.shape) > 0.5
-    near = binary_dilation(near, iterations=int(AROUND_BRAIN_MM / COARSE_MM))
-    if near.sum() < LEAST_BRAIN_VOXELS:
-        near = fixed.data > 0
+    inner = resample(brain, reference.affine, fixed.affine, fixed.data.shape) > 0.5
+    if inner.sum() < LEAST_BRAIN_VOXELS:
+        inner = fixed.data > 0
+    judged, near = (
+        binary_dilation(inner, iterations=int(mm / COARSE_MM)) for mm in (BESIDE_BRAIN_MM, AROUND_BRAIN_MM)
+    )
+    if reference_mask is not None:
+        near &= resample(reference_mask, reference.affine, fixed.affine, fixed.data.shape, outside="edge") < 0.01
     with scratch_folder() as folder:
-        found = _register(fixed, moving, near, Path(folder), seed)
-    return Alignment(np.linalg.inv(found), information(fixed, moving, near, found))
+        found = _register(fixed, moving, near, judged, Path(folder), seed)
+    return Alignment(np.linalg.inv(found), information(fixed, moving, judged, found))
 
 
 def _seen(image: SourceImage, hidden: np.ndarray | None) -> Grid:
@@ -76,31 +86,37 @@ def _seen(image: SourceImage, hidden: np.ndarray | None) -> Grid:
     return coarse_scan(data, image.affine)
 
 
-def _register(fixed: Grid, moving: Grid, near: np.ndarray, folder: Path, seed: int) -> np.ndarray:
+def _register(
+    fixed: Grid, moving: Grid, near: np.ndarray, judged: np.ndarray, folder: Path, seed: int
+) -> np.ndarray:
     """The reference's world to the scan's (4, 4): the best of several coarse fits, refined."""
     import ants
 
     set_repeatable(seed)
     region = Grid(near.astype(np.float32), fixed.affine)
-    coarse = fixed.coarser(), moving.coarser(), region.coarser()
-    images = [part.to_ants() for part in (*coarse[:2], _binary(coarse[2]))]
-    best = None
-    for number, start in enumerate([_headers(folder), *write_starts(images[0], images[1], folder)]):
+    coarse = [part.to_ants() for part in (fixed.coarser(), moving.coarser(), _binary(region.coarser()))]
+    corners = apply_affine(fixed.affine, np.argwhere(judged)[:: max(1, int(judged.sum()) // 1000)])
+    tried = []
+    for number, start in enumerate([_headers(folder), *write_starts(coarse[0], coarse[1], folder)]):
         made = ants.registration(
-            images[0], images[1], "Rigid", initial_transform=start, outprefix=str(folder / f"coarse{number}_"),
-            aff_iterations=(100, 50), aff_shrink_factors=(2, 1), aff_smoothing_sigmas=(1, 0.5), mask=images[2],
+            coarse[0], coarse[1], "Rigid", initial_transform=start, outprefix=str(folder / f"coarse{number}_"),
+            aff_iterations=(100, 50), aff_shrink_factors=(2, 1), aff_smoothing_sigmas=(1, 0.5), mask=coarse[2],
             mask_all_stages=True,
         )["fwdtransforms"]  # fmt: skip
-        score = information(coarse[0], coarse[1], coarse[2].data > 0.5, _matrix(made[0]))
-        if best is None or score > best[0]:
-            best = (score, made)
+        matrix = _matrix(made[0])
+        apart = [np.abs(apply_affine(matrix, corners) - apply_affine(other, corners)).max() for _, other, _ in tried]
+        tried.append((information(fixed, moving, judged, matrix), matrix, made))
+        if min(apart, default=np.inf) < AGREE_MM and tried[-1][0] >= 0.9 * max(score for score, *_ in tried):
+            break
+    best = max(tried, key=lambda one: one[0])
     fine = [part.to_ants() for part in (fixed, moving, region)]
     made = ants.registration(
-        fine[0], fine[1], "Rigid", initial_transform=best[1], outprefix=str(folder / "fine_"),
-        aff_iterations=(60, 30), aff_shrink_factors=(2, 1), aff_smoothing_sigmas=(1, 0), mask=fine[2],
-        mask_all_stages=True,
+        fine[0], fine[1], "Rigid", initial_transform=best[2], outprefix=str(folder / "fine_"),
+        aff_iterations=(60, 40), aff_shrink_factors=(2, 1), aff_smoothing_sigmas=(1, 0.5), mask=fine[2],
+        mask_all_stages=True, aff_random_sampling_rate=SAMPLED,
     )["fwdtransforms"]  # fmt: skip
-    return _matrix(made[0])
+    refined = _matrix(made[0])
+    return refined if information(fixed, moving, judged, refined) >= best[0] else best[1]
 
 
 def _binary(grid: Grid) -> Grid:
