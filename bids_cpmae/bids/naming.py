@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 BEFORE_MOD = ("sub", "tpl", "ses", "cohort", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain",
               "rec", "dir", "run")  # fmt: skip
 
-# entities that BIDS grants a T1w image but not its defacemask; the mask of a derivative may have them
-NOT_IN_DEFACEMASK = ("echo", "part")
+# entities that BIDS grants anatomical images but not their defacemask; the mask of a derivative may have them
+NOT_IN_DEFACEMASK = ("echo", "part", "flip", "inv", "mt", "dir")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan, map_grid
 from bids_cpmae.imaging.headspace import CoordinateMap, head_affine, head_shape
-from bids_cpmae.imaging.intensity import scale_to_unit
+from bids_cpmae.imaging.intensity import BRAIN_LEVEL, scale_to_unit
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import register, scratch_folder
 from bids_cpmae.imaging.resample import resample
@@ -100,6 +100,17 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> He
     except ValueError as error:
         raise ScanError(f"registration to the template failed: {error}") from error
     return HeadFrame(unit, share >= 0.5, to_scan, to_head, scale)
+
+
+def stand_in(frame: HeadFrame) -> HeadFrame:
+    """The frame of a scan that is no T1w scan, for a model that knows no other: the average head shows its anatomy.
+
+    The frame's map lays the average head on the scan, so that it tells, T1w-like, which tissue lies where.
+    """
+    template = load_template()
+    fine = resample(template.grid.data, template.grid.affine, head_affine(), head_shape())
+    unit = np.clip(BRAIN_LEVEL * fine, 0, 1).astype(np.float32)
+    return replace(frame, volume=np.where(frame.blank, np.float32(0), unit), scale=1.0)
 
 
 def mask_box(mask: np.ndarray, affine: np.ndarray, ring_mm: float = RING_MM) -> tuple[slice, ...]:

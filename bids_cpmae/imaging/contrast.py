@@ -202,10 +202,13 @@ def learn_contrast(
     in_brain = (anatomy.brain < 0)[where]
     watery = (anatomy.brain[where] < -DEEP_MM) & (anatomy.value[where] < np.mean(FLUID))
     seen = data[where].astype(np.float64)
+    # in head mode nothing but the brain and its rim is known
+    everything = np.ones_like(in_brain)
+    parts = [part if part.sum() > LEAST_PAIRS // 4 else everything for part in (~in_brain, in_brain)]
     weight, gain = np.ones(seen.size), np.ones(data.shape, np.float32)
     for _ in range(ROUNDS):
         even = seen / gain[where]
-        lattices = [_conditional_mean(flat[part], even[part], weight[part]) for part in (~in_brain, in_brain)]
+        lattices = [_conditional_mean(flat[part], even[part], weight[part]) for part in parts]
         # among so many voxels of brain, these are outliers and their weight says nothing
         wet = even[watery]
         fluid = float(np.median(wet) if wet.size > LEAST_FLUID else lattices[1][VALUES // 8, NEARBY // 3, -1])

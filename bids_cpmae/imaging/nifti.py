@@ -88,11 +88,16 @@ class SourceImage:
         """Scaled values (X, Y, Z), float32; of a series the mean. Values that are not finite read as 0."""
         if self.volumes > 1:
             return sum(self.volume(number).data for number in range(self.volumes)) / np.float32(self.volumes)
-        values = self.stored.reshape(self.shape3).astype(np.float32)
-        if (self.slope, self.inter) != (1.0, 0.0):
-            values = values * np.float32(self.slope) + np.float32(self.inter)
+        values = self.to_values(self.stored.reshape(self.shape3))
         if self.stored.dtype.kind == "f":
             values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        return values
+
+    def to_values(self, stored: np.ndarray) -> np.ndarray:
+        """Stored values (...,) scaled, float32."""
+        values = stored.astype(np.float32)
+        if (self.slope, self.inter) != (1.0, 0.0):
+            values = values * np.float32(self.slope) + np.float32(self.inter)
         return values
 
     def to_stored(self, values: np.ndarray) -> np.ndarray:
