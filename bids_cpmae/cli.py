@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(*both("participant-label"), nargs="+", default=[], metavar="LABEL", help="with or without sub-")
     group.add_argument(*both("session-label"), nargs="+", default=[], metavar="LABEL", help="with or without ses-")
     group.add_argument("--suffixes", nargs="+", default=[], metavar="SUFFIX",
-                       help="which images, e.g. T1w T2w (default: all anatomical ones that can show a face)")  # fmt: skip
+                       help="which images, e.g. T1w T2w (default: all anatomical ones with a face)")  # fmt: skip
     group.add_argument(*both("bids-filter-file"), type=Path, metavar="FILE",
                        help='JSON with pybids filters a suffix, e.g. {"t1w": {"acquisition": "mprage"}}')  # fmt: skip
     group.add_argument(*both("skip-bids-validation"), action="store_true", help="take the input as it is")

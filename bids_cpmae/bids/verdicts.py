@@ -15,7 +15,8 @@ PASS, REVIEW, FAIL, SKIPPED = "PASS", "REVIEW", "FAIL", "SKIPPED"
 LOGS = "logs"
 TABLE = "desc-refacing_verdicts"
 MEASURES = {
-    "registration_correlation": "Pearson correlation of the registered scan and the template, or its reference in its own contrast",
+    "registration_correlation": "Pearson correlation of the scan and what it was registered to: the template, or its "
+    "reference seen in its contrast",
     "mask_share": "Share of the field of view that was replaced",
     "brain_ml": "Volume of the registered template brain in ml",
     "voxels_total": "Voxels of the scan",

@@ -183,7 +183,7 @@ def workflow_text(workflow) -> str:
 
 
 def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool = False) -> list[Verdict]:
-    """Verdicts left by the nodes; tables, citation text, and stale outputs of scans that failed or were skipped taken away.
+    """Verdicts left by the nodes; tables, citation text, and stale outputs of those without a new face taken away.
 
     Parameters
     ----------

@@ -25,10 +25,10 @@ KNOWN = ("in_file", "scan", "verdict_file")
 OFFERED = ("mask_file", "brain_file", "map_file", "frame_file", "head_file", "affine_file", "blanked_affine_file")
 TEXT = (
     "The face was located by registering a full-face template with ANTs (antspyx), replaced by a synthetic one with "
-    "CP-MAE (two volumetric VQ-VAEs and a masked autoencoder over their codes; Van der Goten & Smith, MICCAI 2024), and "
-    "matched to the scan in gain, noise and background. Other scans of the participant were aligned rigidly to the one "
-    "that the face was drawn from and given the same face in their own contrast, learned by tissue outside the mask. "
-    "Brain voxels are bit-identical to the source."
+    "CP-MAE (two volumetric VQ-VAEs and a masked autoencoder over their codes; Van der Goten & Smith, MICCAI 2024), "
+    "and matched to the scan in gain, noise and background. Other scans of the participant were aligned rigidly to the "
+    "one that the face was drawn from and given the same face in their own contrast, learned by tissue outside the "
+    "mask. Brain voxels are bit-identical to the source."
 )
 
 
@@ -218,9 +218,9 @@ def _align(workflow: pe.Workflow, inputnode, carry_mask, **options) -> list:
 def _start(plan: ScanPlan, more: tuple[str, ...]):
     workflow = pe.Workflow(name=plan.name)
     workflow.__desc__ = TEXT
-    inputnode = pe.Node(niu.IdentityInterface(fields=[*KNOWN, *more]), name="inputnode")
+    inputnode = pe.Node(niu.IdentityInterface(fields=[*KNOWN, *more], mandatory_inputs=False), name="inputnode")
     inputnode.inputs.trait_set(in_file=str(plan.in_file), scan=plan.scan, verdict_file=str(plan.verdict_file))
-    outputnode = pe.Node(niu.IdentityInterface(fields=list(OFFERED)), name="outputnode")
+    outputnode = pe.Node(niu.IdentityInterface(fields=list(OFFERED), mandatory_inputs=False), name="outputnode")
     return workflow, inputnode, outputnode
 
 
