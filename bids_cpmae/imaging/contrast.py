@@ -86,7 +86,7 @@ class Anatomy:
         brain = signed_distance(load_template().mask(BRAIN_BIT), SPACING)
         depth = -signed_distance(solid_head(coarse > TISSUE), SPACING)
         nearby = gaussian_filter(coarse, NEAR_MM / SPACING)
-        return cls(value, ~frame.blank, nearby, depth, _eye_fluid(coarse), brain)
+        return cls(value, ~frame.blank, nearby, depth, _eye_fluid(coarse, depth), brain)
 
     def seen(self, grid: np.ndarray, shape: tuple[int, ...], to_head: CoordinateMap, *, known: bool = True) -> Anatomy:
         """The same on a scan's grid (affine and shape), every field of that shape; ``known`` all False if not asked."""
@@ -111,10 +111,10 @@ def solid_head(tissue: np.ndarray) -> np.ndarray:
     return closed
 
 
-def _eye_fluid(coarse: np.ndarray) -> np.ndarray:
+def _eye_fluid(coarse: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Share of fluid, 0 to 1, in the globes of a head at 2 mm: dark, round and where eyes are."""
     low, high = FLUID
-    dark = np.clip((high - coarse) / (high - low), 0, 1)
+    dark = np.clip((high - coarse) / (high - low), 0, 1) * (depth > LEAST_DEPTH)
     points = grid_points(head_affine(SPACING), coarse.shape)
     out = np.zeros_like(dark)
     for centre in EYES:
