@@ -5,7 +5,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-from heads import as_image, average_head
+from heads import as_image, average_head, moved, t2_like
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from bids_cpmae.imaging.align import HeadFrame
@@ -22,17 +22,6 @@ from bids_cpmae.imaging.template import load_template
 UNITS = 600
 
 
-def moved(turn=(0.0, 0.0, 0.0), shift=(0.0, 0.0, 0.0)) -> np.ndarray:
-    """A rigid transform (4, 4) from Euler angles in radians and a shift in mm."""
-    return nib.affines.from_matvec(nib.eulerangles.euler2mat(*turn), shift)
-
-
-def t2_like(t1: np.ndarray) -> np.ndarray:
-    """A contrast that turns the T1w one about: dark tissue and fluid bright, bright tissue dark, air and bone dark."""
-    value = np.clip(t1, 0, 2)
-    return np.interp(value, [0, 0.08, 0.2, 0.35, 0.6, 1.0, 1.6], [0, 30, 1000, 800, 450, 250, 700])
-
-
 def scan_of(values: np.ndarray, affine: np.ndarray, dtype=np.int16) -> SourceImage:
     """With a little noise, as read from a file."""
     noise = np.random.default_rng(2).standard_normal((2, *values.shape)) * 8
@@ -41,7 +30,7 @@ def scan_of(values: np.ndarray, affine: np.ndarray, dtype=np.int16) -> SourceIma
 
 @pytest.fixture(scope="module")
 def other_scan():
-    """The average head, T2-like, turned and shifted, in slices of 5 mm; and the rigid that leads to the average head."""
+    """The average head, T2-like, turned and shifted, in slices of 5 mm; and the rigid that leads back."""
     rigid = moved((0.05, -0.03, 0.08), (5, -4, 7))
     affine = rigid @ nib.affines.from_matvec(np.diag([1.5, 1.5, 5.0]), (-95, -110, -125))
     grid = load_template().grid

@@ -177,25 +177,30 @@ def init_carried_scan_wf(plan: ScanPlan, *, trust_headers: bool = False, led: bo
     carry_mask = pe.Node(
         CarryMask(mode=plan.mode, regions=list(plan.regions), **first), name="carry_mask", mem_gb=VOXEL_GB
     )
-    translate = pe.Node(
-        TranslateContrast(noise_seed=plan.noise_seed, part=plan.part), name="translate_contrast", mem_gb=VOXEL_GB
-    )
-    _connect_known(workflow, inputnode, carry_mask, translate)
+    _connect_known(workflow, inputnode, carry_mask)
     workflow.connect([
         (inputnode, carry_mask, [("map_file", "map_file")]),
-        (inputnode, translate, [("frame_file", "frame_file"), ("head_file", "head_file")]),
-        (carry_mask, translate, [("mask_file", "mask_file")]),
         (carry_mask, outputnode, [("mask_file", "mask_file"), ("brain_file", "brain_file")]),
     ])  # fmt: skip
     if led:
         ends = [(inputnode, "affine_file"), (inputnode, "blanked_affine_file")]
     else:
         ends = _align(workflow, inputnode, carry_mask, trust_headers=trust_headers, **first)
-    for (node, name), user, offered in zip(ends, (carry_mask, translate), aligned):
-        workflow.connect(node, name, user, "affine_file")
+    for (node, name), offered in zip(ends, aligned):
         workflow.connect(node, name, outputnode, offered)
-    if plan.published:
-        _finish(workflow, plan, inputnode, located=carry_mask, composed=translate)
+    workflow.connect(*ends[0], carry_mask, "affine_file")
+    if not plan.published:
+        return workflow
+    translate = pe.Node(
+        TranslateContrast(noise_seed=plan.noise_seed, part=plan.part), name="translate_contrast", mem_gb=VOXEL_GB
+    )
+    _connect_known(workflow, inputnode, translate)
+    workflow.connect(*ends[1], translate, "affine_file")
+    workflow.connect([
+        (inputnode, translate, [("frame_file", "frame_file"), ("head_file", "head_file")]),
+        (carry_mask, translate, [("mask_file", "mask_file")]),
+    ])  # fmt: skip
+    _finish(workflow, plan, inputnode, located=carry_mask, composed=translate)
     return workflow
 
 
