@@ -98,7 +98,7 @@ def _review(scan: Scan) -> str:
     """Why a scan must be looked at whatever its measures say."""
     told = []
     if scan.origin.suffix != REFERENCE:
-        told.append("there is no T1w scan to draw the face from, so an average head showed where which tissue lies")
+        told.append("no T1w scan could be used, so the face was drawn on an average head laid on this scan")
     if scan.reference and not scan.lead and _trusted(scan) and scan.series != scan.reference.series:
         told.append("a scan without magnitudes was aligned by its header alone")
     return f"{'; '.join(told)}; look at it" if told else ""
