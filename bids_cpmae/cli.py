@@ -19,10 +19,10 @@ EXIT_CODES = """exit codes:
   1    at least one scan is FAIL; the others are done
   16   the input is no valid BIDS dataset
   17   unknown analysis level
-  18   no T1w scan fits the labels and filters given
+  18   no scan fits the labels, suffixes and filters given
   64   wrong usage, e.g. an unknown option or value
   65   a file given as an option cannot be understood
-  66   an input (dataset, T1w scans, weights, filter file) is missing or cannot be read
+  66   an input (dataset, anatomical scans, weights, filter file) is missing or cannot be read
   70   an error in the software itself
   73   the output or work folder cannot be used
   130  interrupted
@@ -64,8 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("which scans")
     group.add_argument(*both("participant-label"), nargs="+", default=[], metavar="LABEL", help="with or without sub-")
     group.add_argument(*both("session-label"), nargs="+", default=[], metavar="LABEL", help="with or without ses-")
+    group.add_argument("--suffixes", nargs="+", default=[], metavar="SUFFIX",
+                       help="which images, e.g. T1w T2w (default: all anatomical ones with a face)")  # fmt: skip
     group.add_argument(*both("bids-filter-file"), type=Path, metavar="FILE",
-                       help='JSON with pybids filters, e.g. {"t1w": {"acquisition": "mprage"}}')  # fmt: skip
+                       help='JSON with pybids filters a suffix, e.g. {"t1w": {"acquisition": "mprage"}}')  # fmt: skip
     group.add_argument(*both("skip-bids-validation"), action="store_true", help="take the input as it is")
     group.add_argument(
         *both("bids-database-dir"), type=Path, metavar="DIR", help="keep pybids' index here and reuse it"
@@ -115,17 +117,19 @@ def run(settings: Settings) -> int:
     """Do what was asked; returns the exit code."""
     if settings.level == "group":
         return run_group(settings)
-    from bids_cpmae.bids.query import find_scans, open_layout
+    from bids_cpmae.bids.query import find_scans, find_untouched, open_layout
     from bids_cpmae.bids.validation import validate
 
     if settings.database_dir and not settings.dry_run:
         prepare_folder(settings.database_dir, "database")
     layout = open_layout(settings.bids_dir, settings.database_dir)
     scans = find_scans(
-        layout, participants=settings.participants, sessions=settings.sessions, filters=settings.bids_filters
-    )
+        layout, participants=settings.participants, sessions=settings.sessions, suffixes=settings.suffixes,
+        filters=settings.bids_filters,
+    )  # fmt: skip
+    untouched = find_untouched(layout, scans, participants=settings.participants, suffixes=settings.suffixes)
     if settings.dry_run:
-        print_plan(scans)
+        print_plan(scans, untouched)
         return ExitCode.OK
     if settings.validate:
         validate(settings.bids_dir)
@@ -133,21 +137,24 @@ def run(settings: Settings) -> int:
     if settings.clean_workdir:
         clean_work(settings.work_dir)
     prepare_folder(settings.work_dir, "work")
-    return run_participant(settings, scans)
+    return run_participant(settings, scans, untouched)
 
 
-def print_plan(scans) -> None:
-    """What would be read and written, a line a file."""
+def print_plan(scans, untouched) -> None:
+    """What would be read and written, a line a file, and what would be left as it is."""
     from bids_cpmae.bids.naming import outputs_of
 
     for scan in scans:
         print(scan.relative)
         for output in outputs_of(scan.relative):
             print(f"  -> {output}")
+    for one in untouched:
+        print(f"untouched: {one.relative} ({one.why})")
 
 
-def run_participant(settings: Settings, scans) -> int:
-    """Reface scans, tell what became of each."""
+def run_participant(settings: Settings, scans, untouched) -> int:
+    """Reface scans, tell what became of each and what was left as it is."""
+    from bids_cpmae.bids.untouched import write_untouched
     from bids_cpmae.bids.verdicts import FAIL
     from bids_cpmae.model.weights import check_weights
     from bids_cpmae.report.console import print_verdicts, progress
@@ -158,6 +165,12 @@ def run_participant(settings: Settings, scans) -> int:
     with progress(len(scans)) as advance:
         verdicts = run_workflow(settings, scans, on_done=advance)
     print_verdicts(verdicts)
+    rows = write_untouched(settings.output_dir, untouched, {scan.participant for scan in scans})
+    exposed = [row["source"] for row in rows if row["may_show_face"] == "yes"]
+    if rows:
+        print(f"{len(rows)} images untouched, {len(exposed)} of them could show a face: see logs/")
+    for source in exposed:
+        LOG.warning("untouched, and its field of view could show a face: %s", source)
     return ExitCode.SCAN_FAILED if any(verdict.verdict == FAIL for verdict in verdicts) else ExitCode.OK
 
 

@@ -58,6 +58,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return Settings(
         bids_dir=bids_dir, output_dir=output_dir, level=args.level, work_dir=work_dir,
         participants=tuple(args.participant_label), sessions=tuple(args.session_label),
+        suffixes=tuple(args.suffixes),
         bids_filters=read_filters(args.bids_filter_file), validate=not args.skip_bids_validation,
         database_dir=database_dir, clean_workdir=args.clean_workdir, nprocs=nprocs,
         omp_nthreads=args.omp_nthreads or max(1, cpu_count() // nprocs), memory_gb=memory,
@@ -103,15 +104,15 @@ def _parsed(path: Path, parse, what: str):
         raise InputError(f"{path}: not {what} ({' '.join(str(error).split())})", ExitCode.DATA) from error
 
 
-def read_filters(path: Path | None) -> dict:
-    """The ``t1w`` entry of a filter file."""
+def read_filters(path: Path | None) -> dict[str, dict]:
+    """A filter file: for each suffix in lower case, e.g. ``t1w``, entities and values; entries of others are let be."""
     if path is None:
         return {}
     content = _parsed(path, json.loads, "JSON")
-    if not isinstance(content, dict) or not isinstance(content.get("t1w", {}), dict):
-        example = '{"t1w": {"session": "01"}}'
-        raise InputError(f"{path}: wants an object of filters, e.g. {example}", ExitCode.DATA)
-    return content.get("t1w", {})
+    if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
+        example = '{"t1w": {"session": "01"}, "t2w": {"acquisition": "space"}}'
+        raise InputError(f"{path}: wants an object of filters a suffix, e.g. {example}", ExitCode.DATA)
+    return content
 
 
 def read_plugin(path: Path | None) -> dict | None:

@@ -12,6 +12,10 @@ class Settings:
 
     Attributes
     ----------
+    suffixes : tuple of str
+        Which anatomical images are refaced; all that can show a face if empty.
+    bids_filters : dict of str to dict
+        For a suffix in lower case, entities and values for pybids.
     plugin : dict, optional
         nipype's ``plugin`` and ``plugin_args`` from a file; processes of this machine if not given.
     nprocs, omp_nthreads : int
@@ -26,6 +30,7 @@ class Settings:
     work_dir: Path
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
     bids_filters: dict = field(default_factory=dict)
     validate: bool = True
     database_dir: Path | None = None

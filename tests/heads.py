@@ -42,3 +42,14 @@ def somebody(number: int) -> nib.Nifti1Image:
     shift = [6 / SPACING * part / np.abs(part).max() for part in bend]
     index = np.indices(values.shape) + np.array(shift)
     return as_image(map_coordinates(values, index, order=1), affine)
+
+
+def moved(turn=(0.0, 0.0, 0.0), shift=(0.0, 0.0, 0.0)) -> np.ndarray:
+    """A rigid transform (4, 4) from Euler angles in radians and a shift in mm."""
+    return nib.affines.from_matvec(nib.eulerangles.euler2mat(*turn), shift)
+
+
+def t2_like(t1: np.ndarray) -> np.ndarray:
+    """A contrast that turns the T1w one about: dark tissue and fluid bright, bright tissue dark, air and bone dark."""
+    value = np.clip(t1, 0, 2)
+    return np.interp(value, [0, 0.08, 0.2, 0.35, 0.6, 1.0, 1.6], [0, 30, 1000, 800, 450, 250, 700])

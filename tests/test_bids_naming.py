@@ -20,6 +20,10 @@ NAMES = {
         "sub-01/ses-a/anat/"
         "sub-01_ses-a_task-rest_acq-m_ce-g_rec-n_run-2_echo-1_part-mag_chunk-3_desc-faceT1w_mask.nii.gz",
     ),
+    "sub-01/anat/sub-01_inv-1_part-mag_MP2RAGE.nii.gz": (
+        "sub-01/anat/sub-01_inv-1_part-mag_desc-refaced_MP2RAGE.nii.gz",
+        "sub-01/anat/sub-01_part-mag_desc-faceMP2RAGEinv1_mask.nii.gz",
+    ),
     "sub-01/anat/sub-01_task-rest_acq-m_ce-g_rec-n_run-2_chunk-3_T1w.nii.gz": (
         "sub-01/anat/sub-01_task-rest_acq-m_ce-g_rec-n_run-2_chunk-3_desc-refaced_T1w.nii.gz",
         "sub-01/anat/sub-01_task-rest_acq-m_ce-g_rec-n_run-2_mod-T1w_chunk-3_desc-face_defacemask.nii.gz",

@@ -19,7 +19,7 @@ NAMES = (
 @pytest.fixture
 def raw(tmp_path):
     root = write_dataset(tmp_path / "raw", *NAMES)
-    write_scan(root / "sub-01/ses-a/anat/sub-01_ses-a_T2w.nii.gz")
+    write_scan(root / "sub-01/ses-a/func/sub-01_ses-a_task-rest_bold.nii.gz")
     write_scan(root / "derivatives/other/sub-01/anat/sub-01_desc-x_T1w.nii.gz")
     write_scan(root / "sourcedata/sub-03/anat/sub-03_T1w.nii.gz")
     return root
@@ -38,19 +38,19 @@ def test_all_raw_t1w_scans_and_nothing_else(raw):
     [
         ({"participants": ("sub-02",)}, [NAMES[2]]),
         ({"participants": ("01", "02"), "sessions": ("ses-b",)}, [NAMES[1]]),
-        ({"filters": {"acquisition": "mprage"}}, [NAMES[1]]),
-        ({"filters": {"run": 1}}, [NAMES[0]]),
-        ({"filters": {"session": None}}, [NAMES[2]]),
-        ({"filters": {"session": "*"}}, list(NAMES[:2])),
-        ({"filters": {"session": ["a", "b"]}}, list(NAMES[:2])),
+        ({"filters": {"t1w": {"acquisition": "mprage"}}}, [NAMES[1]]),
+        ({"filters": {"t1w": {"run": 1}}}, [NAMES[0]]),
+        ({"filters": {"t1w": {"session": None}}}, [NAMES[2]]),
+        ({"filters": {"t1w": {"session": "*"}}}, list(NAMES[:2])),
+        ({"filters": {"t1w": {"session": ["a", "b"]}}}, list(NAMES[:2])),
     ],
 )
 def test_labels_and_filters(raw, options, expected):
     assert found(raw, **options) == expected
 
 
-def test_a_label_without_t1w_is_told(raw, caplog):
-    write_scan(raw / "sub-04/anat/sub-04_T2w.nii.gz")
+def test_a_label_without_a_scan_is_told(raw, caplog):
+    write_scan(raw / "sub-04/func/sub-04_task-rest_bold.nii.gz")
     assert found(raw, participants=("02", "04")) == [NAMES[2]]
     assert "sub-04" in caplog.text
 

@@ -12,6 +12,7 @@ from bids_cpmae.bids.publish import publish_file, publish_scan
 from bids_cpmae.bids.verdicts import (
     COLUMNS,
     FAIL,
+    NOT_REACHED,
     PASS,
     REVIEW,
     SKIPPED,
@@ -83,10 +84,16 @@ def test_runs_add_up_and_a_later_verdict_wins(tmp_path):
 
 def test_a_scan_not_come_to_keeps_its_earlier_line(tmp_path):
     write_participant(tmp_path, "01", [verdict()])
-    write_participant(tmp_path, "01", [verdict(result=SKIPPED)])
+    write_participant(tmp_path, "01", [verdict(result=SKIPPED, reason=NOT_REACHED)])
     assert merge(tmp_path)[1][0]["verdict"] == PASS
     write_participant(tmp_path, "02", [verdict("sub-02/anat/sub-02_T1w.nii.gz", SKIPPED)])
     assert merge(tmp_path)[1][1]["verdict"] == SKIPPED
+
+
+def test_a_scan_left_alone_on_purpose_replaces_its_earlier_line(tmp_path):
+    write_participant(tmp_path, "01", [verdict()])
+    write_participant(tmp_path, "01", [verdict(result=SKIPPED, reason="already defaced")])
+    assert [row["verdict"] for row in merge(tmp_path)[1]] == [SKIPPED]
 
 
 def test_lines_of_another_version_are_kept(tmp_path):

@@ -29,8 +29,8 @@ OPTIONS = [
     "--participant-label 01", "--session-label a", "--bids-filter-file F", "--skip-bids-validation",
     "--bids-database-dir D", "--work-dir W", "--clean-workdir", "--nprocs 2", "--omp-nthreads 2", "--mem 4",
     "--use-plugin F", "--nipype-plugin-file F", "--device cpu", "--n-gpu-procs 2", "--model-weights W", "--mode head",
-    "--regions face ears", "--random-seed 3", "--stop-on-first-crash", "--write-graph", "--resource-monitor",
-    "--dry-run", "--notrack", "-v", "-w W",
+    "--regions face ears", "--suffixes T1w T2w", "--random-seed 3", "--stop-on-first-crash", "--write-graph",
+    "--resource-monitor", "--dry-run", "--notrack", "-v", "-w W",
 ]  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def test_missing_and_wrong_inputs_have_their_codes(raw, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert code_of(tmp_path / "empty", tmp_path / "out", "participant") == 16
     assert code_of(write_dataset(tmp_path / "none"), tmp_path / "out", "participant") == 66
-    assert "no T1w scan in the dataset" in capsys.readouterr().err
+    assert "no anatomical scan in the dataset" in capsys.readouterr().err
     assert code_of(raw, tmp_path / "out", "participant", "--model-weights", tmp_path / "no.safetensors") == 66
     assert code_of(raw, tmp_path / "out", "group") == 66
 
@@ -168,7 +168,7 @@ def test_settings_carry_what_was_asked(raw, tmp_path):
     (tmp_path / "f.json").write_text(json.dumps({"t1w": {"run": 1}}))
     made = request(raw, tmp_path / "out", "participant", "--bids-filter-file", tmp_path / "f.json", "--nprocs", 3,
                    "--regions", "ears", "face", "--random-seed", 7, "--mem", 5)  # fmt: skip
-    assert (made.bids_filters, made.nprocs, made.memory_gb, made.random_seed) == ({"run": 1}, 3, 5.0, 7)
+    assert (made.bids_filters, made.nprocs, made.memory_gb, made.random_seed) == ({"t1w": {"run": 1}}, 3, 5.0, 7)
     assert made.regions == ("face", "ears")  # the order asked in does not matter
     assert made.output_dir == tmp_path / "out"
 

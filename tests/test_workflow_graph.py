@@ -15,7 +15,7 @@ from bids_cpmae.workflow.interfaces import LocateFace
 from bids_cpmae.workflow.participant import init_participant_wf, verdict_path
 from bids_cpmae.workflow.run import collect, wants_gpu, workflow_text
 
-STEPS = ["locate_face", "align_head", "remodel_face", "compose_face", "certify_scan", "publish_scan"]
+STEPS = ["locate_face", "align_head", "remodel_face", "compose_face", "certify_scan", "measure_scan", "publish_scan"]
 NAMES = ("sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz", "sub-01/ses-b/anat/sub-01_ses-b_run-2_T1w.nii.gz")
 
 

@@ -9,8 +9,10 @@ from pathlib import PurePosixPath
 BEFORE_MOD = ("sub", "tpl", "ses", "cohort", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain",
               "rec", "dir", "run")  # fmt: skip
 
-# entities that BIDS grants a T1w image but not its defacemask; the mask of a derivative may have them
+# entities that BIDS grants anatomical images but not their defacemask; the mask of a derivative may have the first two,
+# and says the others in its description
 NOT_IN_DEFACEMASK = ("echo", "part")
+NOT_IN_MASK = ("dir", "flip", "inv", "mt")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ def outputs_of(relative: str) -> Outputs:
     after = [part for part in entities if part.split("-")[0] not in BEFORE_MOD]
     image = "_".join([*entities, "desc-refaced", suffix])
     mask = "_".join([*before, f"mod-{suffix}", *after, "desc-face", "defacemask"])
-    if any(part.split("-")[0] in NOT_IN_DEFACEMASK for part in entities):
-        mask = "_".join([*entities, f"desc-face{suffix}", "mask"])
+    told = [part.replace("-", "") for part in entities if part.split("-")[0] in NOT_IN_MASK]
+    if told or any(part.split("-")[0] in NOT_IN_DEFACEMASK for part in entities):
+        kept = [part for part in entities if part.split("-")[0] not in NOT_IN_MASK]
+        mask = "_".join([*kept, f"desc-face{suffix}{''.join(told)}", "mask"])
     folder = source.parent
     return Outputs(
         folder / f"{image}{extension}", folder / f"{image}.json", folder / f"{mask}.nii.gz", folder / f"{mask}.json"

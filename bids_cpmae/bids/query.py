@@ -1,41 +1,27 @@
-"""T1w scans of a dataset, found with pybids; nothing is ever written under the dataset."""
+"""Anatomical scans of a dataset, found with pybids; nothing is ever written under the dataset."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+from bids_cpmae.bids.reference import REFERENCE, Scan, assign_references, entities_of
 from bids_cpmae.bids.sidecar import read_sidecar
-from bids_cpmae.errors import ExitCode, InputError
+from bids_cpmae.bids.untouched import LABELS, Untouched, untouched_of
+from bids_cpmae.errors import ExitCode, InputError, UsageError
 
 LOG = logging.getLogger("bids_cpmae")
-QUERY = {"suffix": "T1w", "datatype": "anat", "extension": [".nii", ".nii.gz"]}
+EXTENSIONS = [".nii", ".nii.gz"]
 
 
-@dataclass(frozen=True)
-class Scan:
-    """One scan of a raw dataset.
+@lru_cache(maxsize=1)
+def face_suffixes() -> tuple[str, ...]:
+    """Suffixes of anatomical images that can show a face: all that the BIDS schema has, but masks."""
+    from bidsschematools.schema import load_schema
 
-    Attributes
-    ----------
-    path : Path
-        The image, not resolved: a DataLad link stays a link.
-    relative : str
-        POSIX path below the dataset.
-    participant, session : str, str or None
-        Labels.
-    """
-
-    path: Path
-    relative: str
-    participant: str
-    session: str | None
-
-    @property
-    def stem(self) -> str:
-        """File name without its extension."""
-        return self.path.name.removesuffix(".gz").removesuffix(".nii")
+    rules = load_schema().rules.files.raw.anat
+    return tuple(sorted({name for rule in rules.values() for name in rule.get("suffixes", ())} - set(LABELS)))
 
 
 def open_layout(bids_dir: Path, database_dir: Path | None = None):
@@ -66,27 +52,73 @@ def find_scans(
     *,
     participants: tuple[str, ...] = (),
     sessions: tuple[str, ...] = (),
-    filters: dict | None = None,
+    suffixes: tuple[str, ...] = (),
+    filters: dict[str, dict] | None = None,
 ) -> list[Scan]:
-    """Scans to reface, in the order of their paths.
+    """Scans to reface, each with its reference, in the order of their paths.
 
     Parameters
     ----------
     layout : bids.BIDSLayout
     participants, sessions : tuple of str
-        Labels with or without ``sub-`` / ``ses-``; all if empty.
-    filters : dict, optional
-        The ``t1w`` entry of a filter file: entities and values for pybids.
+        Labels with or without ``sub-`` / ``ses-``; all if empty. A reference may lie in another session.
+    suffixes : tuple of str
+        Which images; all anatomical ones that can show a face if empty.
+    filters : dict of str to dict, optional
+        As in a filter file: for a suffix in lower case, entities and values for pybids. They hold for references, too.
 
     Raises
     ------
+    UsageError
+        When a suffix is none of an anatomical image.
     InputError
         When a label is not in the dataset, a filter is no entity, or nothing is left to reface.
     """
     root = Path(layout.root)
-    everything = layout.get(**QUERY)
-    if not everything:
-        raise InputError(f"{root}: no T1w scan in the dataset (sub-*/[ses-*/]anat/*_T1w.nii.gz)", ExitCode.NO_INPUT)
+    chosen = chosen_suffixes(suffixes)
+    if not layout.get(datatype="anat", suffix=list(face_suffixes()), extension=EXTENSIONS):
+        raise InputError(
+            f"{root}: no anatomical scan in the dataset (sub-*/[ses-*/]anat/*_T1w.nii.gz)", ExitCode.NO_INPUT
+        )
+    wanted = _labels(layout, participants, sessions)
+    within = {key: value for key, value in wanted.items() if key == "subject"}
+    candidates = _scans(layout, sorted({*chosen, REFERENCE}), within, filters or {})
+    scans = [scan for scan in _scans(layout, chosen, wanted, filters or {})]
+    which = "no scan" if len(chosen) > 3 else f"no {', '.join(chosen)} scan"
+    if not scans:
+        raise InputError(f"{root}: {which} fits; look at the labels and the filter file", ExitCode.NOTHING_TO_DO)
+    for label in sorted(set(wanted.get("subject", ())) - {scan.participant for scan in scans}):
+        LOG.warning("sub-%s: %s fits, nothing to do", label, which)
+    _check_names(scans)
+    return sorted(assign_references(scans, candidates), key=lambda scan: scan.relative)
+
+
+def chosen_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Suffixes asked for, spelled as BIDS has them; all if none is named.
+
+    Raises
+    ------
+    UsageError
+        When one is none of an anatomical image.
+    """
+    known = {name.lower(): name for name in face_suffixes()}
+    wrong = [name for name in suffixes if name.lower() not in known]
+    if wrong:
+        raise UsageError(f"--suffixes {' '.join(wrong)}: not anatomical; there are {', '.join(known.values())}")
+    return tuple(sorted({known[name.lower()] for name in suffixes})) or face_suffixes()
+
+
+def find_untouched(
+    layout, scans: list[Scan], *, participants: tuple[str, ...] = (), suffixes: tuple[str, ...] = ()
+) -> list[Untouched]:
+    """Images of the participants that are none of the scans: of other kinds, or not selected."""
+    wanted = _labels(layout, participants, ())
+    images = [Path(file.path) for file in layout.get(extension=EXTENSIONS, **wanted)]
+    return untouched_of(images, Path(layout.root), scans, chosen_suffixes(suffixes))
+
+
+def _labels(layout, participants: tuple[str, ...], sessions: tuple[str, ...]) -> dict[str, list[str]]:
+    """Labels as pybids wants them, seen to be in the dataset."""
     wanted = {}
     for entity, labels, prefix in (("subject", participants, "sub-"), ("session", sessions, "ses-")):
         labels = [str(label).removeprefix(prefix) for label in labels]
@@ -94,24 +126,31 @@ def find_scans(
         missing = sorted(set(labels) - set(known))
         if missing:
             raise InputError(
-                f"{root}: no {entity} {', '.join(missing)}; it has {', '.join(known) or 'none'}", ExitCode.NOTHING_TO_DO
+                f"{layout.root}: no {entity} {', '.join(missing)}; it has {', '.join(known) or 'none'}",
+                ExitCode.NOTHING_TO_DO,
             )
         if labels:
             wanted[entity] = labels
-    found = _get(layout, {**QUERY, **wanted, **_for_pybids(filters or {})})
-    scans = [_scan(file, root) for file in found]
-    if not scans:
-        raise InputError(f"{root}: no T1w scan fits; look at the labels and the filter file", ExitCode.NOTHING_TO_DO)
-    for label in sorted(set(wanted.get("subject", ())) - {scan.participant for scan in scans}):
-        LOG.warning("sub-%s: no T1w scan fits, nothing to do", label)
-    _check_names(scans)
-    return sorted(scans, key=lambda scan: scan.relative)
+    return wanted
+
+
+def _scans(layout, suffixes, wanted: dict, filters: dict[str, dict]) -> list[Scan]:
+    """Scans of some suffixes that fit labels and filters; a filter's session, say, goes before the label's."""
+    named = {key.lower(): value for key, value in filters.items()}
+    plain = [name for name in suffixes if not named.get(name.lower())]
+    asked = [(plain, {})] if plain else []
+    asked += [([name], _for_pybids(named[name.lower()])) for name in suffixes if named.get(name.lower())]
+    base = {"datatype": "anat", "extension": EXTENSIONS, **wanted}
+    files = [file for names, more in asked for file in _get(layout, {**base, "suffix": names, **more})]
+    return [_scan(file, Path(layout.root)) for file in files]
 
 
 def _scan(file, root: Path) -> Scan:
-    path, entities = Path(file.path), file.get_entities()
-    session = str(entities["session"]) if "session" in entities else None
-    return Scan(path, path.relative_to(root).as_posix(), str(entities["subject"]), session)
+    path, entities = Path(file.path), entities_of(file.filename)
+    suffix = path.name.split(".")[0].split("_")[-1]
+    return Scan(
+        path, path.relative_to(root).as_posix(), entities["sub"], entities.get("ses"), suffix, entities
+    )  # fmt: skip
 
 
 def _get(layout, query: dict) -> list:

@@ -15,7 +15,8 @@ PASS, REVIEW, FAIL, SKIPPED = "PASS", "REVIEW", "FAIL", "SKIPPED"
 LOGS = "logs"
 TABLE = "desc-refacing_verdicts"
 MEASURES = {
-    "registration_correlation": "Pearson correlation of the template and the registered scan",
+    "registration_correlation": "Pearson correlation of the scan and what it was registered to: the template, or its "
+    "reference seen in its contrast",
     "mask_share": "Share of the field of view that was replaced",
     "brain_ml": "Volume of the registered template brain in ml",
     "voxels_total": "Voxels of the scan",
@@ -26,6 +27,7 @@ MEASURES = {
 }
 COLUMNS = ("participant_id", "session_id", "source", "verdict", "reason", *MEASURES)
 MISSING = "n/a"
+NOT_REACHED = "the run stopped before this scan was done"
 # below this a registration is doubtful; a first choice: `dev` heads seen so far reach 0.97, label-map heads 0.88
 REVIEW_CORRELATION = 0.6
 # two or more parts, so that "voxels/s" or "n/a" stay what they are
@@ -104,7 +106,7 @@ def write_participant(output_dir: Path, participant: str, verdicts: list[Verdict
     path = output_dir / LOGS / f"sub-{participant}_{TABLE}.tsv"
     rows = {row["source"]: row for row in (_read(path) if path.exists() else [])}
     for verdict in verdicts:
-        if verdict.verdict != SKIPPED or verdict.source not in rows:
+        if verdict.reason != NOT_REACHED or verdict.source not in rows:
             rows[verdict.source] = verdict.row()
     return write_text(path, _tsv([rows[name] for name in sorted(rows)]))
 
@@ -122,7 +124,7 @@ def merge(output_dir: Path) -> tuple[Path, list[dict]]:
 def dictionary() -> dict:
     """What the columns of the table mean."""
     levels = {PASS: "certified", REVIEW: "certified, look at it before sharing",
-              FAIL: "not written, see the reason", SKIPPED: "not come to, see the reason"}  # fmt: skip
+              FAIL: "not written, see the reason", SKIPPED: "left alone or not come to, see the reason"}  # fmt: skip
     return {
         "participant_id": {"Description": "Participant"},
         "session_id": {"Description": "Session"},

@@ -148,7 +148,7 @@ def find_originals(dataset: Path) -> dict[str, Path]:
         When there are none.
     """
     found: dict[str, Path] = {}
-    for scan in find_scans(open_layout(dataset)):
+    for scan in find_scans(open_layout(dataset), suffixes=("T1w",)):
         found.setdefault(f"sub-{scan.participant}", scan.path)
     return dict(sorted(found.items()))
 

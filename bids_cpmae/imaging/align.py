@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan
-from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affine, head_shape
-from bids_cpmae.imaging.intensity import scale_to_unit
+from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan, map_grid
+from bids_cpmae.imaging.headspace import CoordinateMap, head_affine, head_shape
+from bids_cpmae.imaging.intensity import BRAIN_LEVEL, scale_to_unit
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import register, scratch_folder
 from bids_cpmae.imaging.resample import resample
@@ -89,7 +89,7 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> He
             template.grid, scan, folder=Path(folder), fixed_mask=template.alignment_region(), seed=seed
         )  # fmt: skip
         to_scan = found.fixed_to_moving(head_affine(int(FIELD_MM)), head_shape(int(FIELD_MM)))
-        to_head = found.moving_to_fixed(*covering_grid(scan.affine, scan.data.shape, FIELD_MM, pad=FIELD_MM))
+        to_head = found.moving_to_fixed(*map_grid(source))
     grid, shape = head_affine(), head_shape()
     share = resample(mask, source.affine, grid, shape, through=to_scan, outside="edge")
     volume = resample(blanked, source.affine, grid, shape, through=to_scan)
@@ -100,6 +100,17 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> He
     except ValueError as error:
         raise ScanError(f"registration to the template failed: {error}") from error
     return HeadFrame(unit, share >= 0.5, to_scan, to_head, scale)
+
+
+def stand_in(frame: HeadFrame) -> HeadFrame:
+    """The frame of a scan that is no T1w scan, for a model that knows no other: the average head shows its anatomy.
+
+    The frame's map lays the average head on the scan, so that it tells, T1w-like, which tissue lies where.
+    """
+    template = load_template()
+    fine = resample(template.grid.data, template.grid.affine, head_affine(), head_shape())
+    unit = np.clip(BRAIN_LEVEL * fine, 0, 1).astype(np.float32)
+    return replace(frame, volume=np.where(frame.blank, np.float32(0), unit), scale=1.0)
 
 
 def mask_box(mask: np.ndarray, affine: np.ndarray, ring_mm: float = RING_MM) -> tuple[slice, ...]:
@@ -133,15 +144,37 @@ def resample_to_scan(frame: HeadFrame, head: np.ndarray, source: SourceImage, ma
         Zero further than 24 mm from the mask.
     """
     box = mask_box(mask, source.affine)
+    grid = source.affine.copy()
+    grid[:3, 3] = grid[:3, :3] @ [s.start for s in box] + source.affine[:3, 3]
     shape = tuple(s.stop - s.start for s in box)
-    spacing = np.linalg.norm(source.affine[:3, :3], axis=0)
-    counts = np.clip(np.rint(spacing).astype(int), 1, 8)
+    out = np.zeros(mask.shape, np.float32)
+    out[box] = frame.scale * average_onto(head, head_affine(), grid, shape, through=frame.to_head)
+    return out
+
+
+def average_onto(
+    volume: np.ndarray, affine: np.ndarray, grid: np.ndarray, shape: tuple[int, ...], *, through: CoordinateMap
+) -> np.ndarray:
+    """A volume of 1 mm seen on another grid; voxels larger than 1 mm are averaged from several points.
+
+    Parameters
+    ----------
+    volume, affine
+        What is seen, (X, Y, Z), and voxel index to RAS+ mm (4, 4).
+    grid, shape
+        Where: affine (4, 4) and shape.
+    through : CoordinateMap
+        From the grid's world to the volume's.
+
+    Returns
+    -------
+    ndarray of ``shape``, float32
+    """
+    counts = np.clip(np.rint(np.linalg.norm(grid[:3, :3], axis=0)).astype(int), 1, 8)
     offsets = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]
     total = np.zeros(shape, np.float32)
     for shift in np.array(np.meshgrid(*offsets, indexing="ij")).reshape(3, -1).T:
-        grid = source.affine.copy()
-        grid[:3, 3] = grid[:3, :3] @ (shift + [s.start for s in box]) + source.affine[:3, 3]
-        total += resample(head, head_affine(), grid, shape, through=frame.to_head)
-    out = np.zeros(mask.shape, np.float32)
-    out[box] = total * (frame.scale / counts.prod())
-    return out
+        moved = grid.copy()
+        moved[:3, 3] = grid[:3, :3] @ shift + grid[:3, 3]
+        total += resample(volume, affine, moved, shape, through=through)
+    return total / np.float32(counts.prod())

@@ -28,7 +28,8 @@ class Certificate:
     Attributes
     ----------
     voxels_total, voxels_mask, voxels_changed : int
-        All voxels, those under the mask, and those whose stored bits differ from the source's.
+        All voxels, those under the mask, and those whose stored bits differ from the source's; in a series a voxel
+        counts once for all volumes.
     outside_changed : int
         Of those outside the mask: 0 in every certificate.
     brain_voxels, brain_voxels_changed : int
@@ -86,15 +87,20 @@ def certify(source: SourceImage, written: str | os.PathLike, mask: np.ndarray, b
         raise CertificateError(f"the written file cannot be read back: {error}") from error
     _compare_headers(source, result, written.name)
     _check_gzip(written)
-    changed = _changed(source, result)
+    each = _changed(source, result)
+    changed = each.any(-1)
     outside, in_brain = int((changed & ~mask).sum()), int((changed & brain).sum())
     if outside:
         raise CertificateError(f"{written.name}: {outside} voxels outside the mask differ from the source")
     if in_brain:
         raise CertificateError(f"{written.name}: {in_brain} brain voxels differ from the source")
-    if not changed.any():
-        raise CertificateError(f"{written.name}: no voxel differs from the source; the face is still there")
-    kept = result.stored.reshape(result.shape3)[~mask]
+    for number in np.flatnonzero(~each.any((0, 1, 2))):
+        # a volume in which nothing stands under the mask shows no face
+        replaced = source.volume(number).data[mask]
+        if source.volumes == 1 or (replaced != replaced[:1]).any():
+            which = f" of volume {number}" if source.volumes > 1 else ""
+            raise CertificateError(f"{written.name}: no voxel{which} differs from the source; the face is still there")
+    kept = result.by_volume[~mask]
     return Certificate(
         voxels_total=mask.size, voxels_mask=int(mask.sum()), voxels_changed=int(changed.sum()), outside_changed=outside,
         brain_voxels=int(brain.sum()), brain_voxels_changed=in_brain, header_equal=True,
@@ -117,10 +123,10 @@ def _compare_headers(source: SourceImage, result: SourceImage, name: str) -> Non
 
 
 def _changed(source: SourceImage, result: SourceImage) -> np.ndarray:
-    """True (X, Y, Z) where the stored bits differ; NaN equals the same NaN."""
+    """True (X, Y, Z, volumes) where the stored bits differ; NaN equals the same NaN."""
     size = source.stored.dtype.itemsize
     kind = f"u{size}" if size <= 8 else f"V{size}"
-    before, after = (np.ascontiguousarray(image.stored.reshape(image.shape3)).view(kind) for image in (source, result))
+    before, after = (np.ascontiguousarray(image.by_volume).view(kind) for image in (source, result))
     return before != after
 
 

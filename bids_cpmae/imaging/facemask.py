@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, distance_transform_edt, label
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.headspace import covering_grid, head_affine
+from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affine
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import downsample, resample
@@ -33,12 +33,15 @@ class FaceLocation:
     brain : ndarray (X, Y, Z), bool
         The registered template brain, True inside, without the margin.
     measures : dict of str to float
-        ``registration_correlation``, ``mask_share`` (of the field of view) and ``brain_ml``.
+        ``registration_correlation`` (of `locate_face`), ``mask_share`` (of the field of view) and ``brain_ml``.
+    to_head : CoordinateMap
+        From the scan's world to head space, by which they were carried.
     """
 
     mask: np.ndarray
     brain: np.ndarray
     measures: dict[str, float]
+    to_head: CoordinateMap
 
 
 def coarse_scan(data: np.ndarray, affine: np.ndarray) -> Grid:
@@ -88,30 +91,64 @@ def locate_face(
         When no face lies in the field of view.
     """
     template = load_template()
-    data = source.data
-    scan = coarse_scan(data, source.affine)
+    scan = coarse_scan(source.data, source.affine)
     with scratch_folder() as folder:
         found = register(template.grid, scan, folder=Path(folder), seed=seed)
-        to_head = found.moving_to_fixed(*covering_grid(scan.affine, scan.data.shape, FIELD_MM, pad=FIELD_MM))
+        to_head = found.moving_to_fixed(*map_grid(source))
+    located = carry_face(source, to_head, mode=mode, regions=regions)
+    return replace(located, measures={"registration_correlation": round(found.similarity, 4), **located.measures})
+
+
+def map_grid(source: SourceImage) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Affine and shape of the grid of 4 mm on which maps from a scan's world are kept."""
+    return covering_grid(*covering_grid(source.affine, source.shape3, COARSE_MM), FIELD_MM, pad=FIELD_MM)
+
+
+def carry_face(
+    source: SourceImage, to_head: CoordinateMap, *, mode: str = "face", regions: tuple[str, ...] = ("face", "ears")
+) -> FaceLocation:
+    """Carry the template's masks to a scan by a map that is known.
+
+    Parameters
+    ----------
+    source : SourceImage
+        Its values are looked at only for thin parts that stick out beside the face, see `with_strays`.
+    to_head : CoordinateMap
+        From the scan's world to head space.
+    mode, regions
+        As in `locate_face`.
+
+    Returns
+    -------
+    FaceLocation
+
+    Raises
+    ------
+    ScanError
+        When no face lies in the field of view.
+    """
+    template = load_template()
+    grid, shape = covering_grid(source.affine, source.shape3, COARSE_MM)
     wanted = template.replaced_with_air(tuple(regions)) if mode == "face" else np.ones_like(template.masks, bool)
-    face = _carry(signed_distance(wanted, SPACING), scan, to_head)
-    brain = _carry(signed_distance(template.mask(BRAIN_BIT), SPACING), scan, to_head)
+    face, brain = (
+        # beyond head space the nearest edge counts, so that the air before the face goes on
+        resample(signed_distance(part, SPACING), head_affine(SPACING), grid, shape, through=to_head, outside="edge")
+        for part in (wanted, template.mask(BRAIN_BIT))
+    )
     # the field stretches distances: measure the margin where the brain came to lie
     brain = signed_distance(brain < 0, COARSE_MM)
     if mode == "face":
-        face = with_strays(face, brain, scan.data)
-    on_grid = [resample(field, scan.affine, source.affine, data.shape, outside="edge") for field in (face, brain)]
-    mask = (on_grid[0] < 0) & (on_grid[1] > BRAIN_MARGIN_MM)
-    inside = on_grid[1] < 0
+        face = with_strays(face, brain, downsample(source.data, source.affine, grid, shape))
+    face, brain = (resample(field, grid, source.affine, source.shape3, outside="edge") for field in (face, brain))
+    mask, inside = (face < 0) & (brain > BRAIN_MARGIN_MM), brain < 0
     if not mask.any():
         raise ScanError("no part of the face lies in the field of view; nothing to replace")
     voxel_ml = abs(np.linalg.det(source.affine[:3, :3])) / 1000
     measures = {
-        "registration_correlation": round(found.similarity, 4),
         "mask_share": round(float(mask.mean()), 4),
         "brain_ml": round(float(inside.sum() * voxel_ml), 1),
     }
-    return FaceLocation(mask, inside, measures)
+    return FaceLocation(mask, inside, measures, to_head)
 
 
 def with_strays(face: np.ndarray, brain: np.ndarray, scan: np.ndarray) -> np.ndarray:
@@ -144,8 +181,3 @@ def with_strays(face: np.ndarray, brain: np.ndarray, scan: np.ndarray) -> np.nda
     # and the air next to them, so that no halo of theirs stays
     around = binary_dilation(strays, iterations=2) & ~(head & ~strays)
     return np.where(strays | around, np.minimum(face, -COARSE_MM / 2), face).astype(np.float32)
-
-
-def _carry(field: np.ndarray, scan: Grid, to_head) -> np.ndarray:
-    """A template field on the scan's coarse grid; beyond head space the nearest edge counts, so air goes on."""
-    return resample(field, head_affine(SPACING), scan.affine, scan.data.shape, through=to_head, outside="edge")

@@ -8,6 +8,7 @@ the first axis mirrors the head.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -86,3 +87,18 @@ class CoordinateMap:
         inside = np.clip(index, 0, np.array(self.points.shape[:3], np.float32) - 1)
         mapped = sample_points(np.moveaxis(self.points, -1, 0), inside)
         return mapped + ((index - inside) * np.diag(self.affine)[:3]).astype(np.float32)
+
+    def after(self, rigid: np.ndarray, affine: np.ndarray, shape: tuple[int, ...]) -> CoordinateMap:
+        """This map behind a rigid one (4, 4), sampled on a coarse axis-aligned grid of the space that leads from."""
+        return CoordinateMap(affine, self(apply_affine(rigid, grid_points(affine, shape))).astype(np.float32))
+
+    def save(self, path: Path) -> Path:
+        """Write to one ``.npz``."""
+        np.savez(path, affine=self.affine, points=self.points)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: Path) -> CoordinateMap:
+        """Read what `save` wrote."""
+        with np.load(path) as stored:
+            return cls(stored["affine"], stored["points"])

@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -44,7 +44,8 @@ class SourceImage:
     affine : ndarray (4, 4), float64
         Voxel index to RAS+ mm.
     stored : ndarray
-        Values as on disk, in the file's dtype and byte order, with all its axes (three, or more of length 1).
+        Values as on disk, in the file's dtype and byte order, with all its axes: three, or more for a series of
+        volumes such as echoes.
     slope, inter : float
         ``value = stored * slope + inter``; 1 and 0 where the file says nothing.
     path : Path or None
@@ -68,14 +69,35 @@ class SourceImage:
         """Voxel size (3,) in mm, along the storage axes."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
+    @property
+    def volumes(self) -> int:
+        """How many volumes lie in the file."""
+        return int(np.prod(self.stored.shape[3:], dtype=int))
+
+    @property
+    def by_volume(self) -> np.ndarray:
+        """The stored values as (X, Y, Z, volumes), whatever the file's own axes."""
+        return self.stored.reshape(*self.shape3, self.volumes)
+
+    def volume(self, number: int) -> SourceImage:
+        """One volume of a series as a scan of its own, stored as (X, Y, Z)."""
+        return replace(self, stored=np.ascontiguousarray(self.by_volume[..., number]))
+
     @cached_property
     def data(self) -> np.ndarray:
-        """Scaled values (X, Y, Z), float32; values that are not finite read as 0."""
-        values = self.stored.reshape(self.shape3).astype(np.float32)
-        if (self.slope, self.inter) != (1.0, 0.0):
-            values = values * np.float32(self.slope) + np.float32(self.inter)
+        """Scaled values (X, Y, Z), float32; of a series the mean. Values that are not finite read as 0."""
+        if self.volumes > 1:
+            return sum(self.volume(number).data for number in range(self.volumes)) / np.float32(self.volumes)
+        values = self.to_values(self.stored.reshape(self.shape3))
         if self.stored.dtype.kind == "f":
             values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        return values
+
+    def to_values(self, stored: np.ndarray) -> np.ndarray:
+        """Stored values (...,) scaled, float32."""
+        values = stored.astype(np.float32)
+        if (self.slope, self.inter) != (1.0, 0.0):
+            values = values * np.float32(self.slope) + np.float32(self.inter)
         return values
 
     def to_stored(self, values: np.ndarray) -> np.ndarray:
@@ -103,8 +125,8 @@ def load_source(image: str | os.PathLike | SpatialImage) -> SourceImage:
     Raises
     ------
     ScanError
-        When it is missing, unreadable or truncated, of another format, or no three-dimensional scan of real numbers
-        with a usable geometry. The message names the file, the cause and the way out.
+        When it is missing, unreadable or truncated, of another format, or no volume or series of volumes of real
+        numbers with a usable geometry. The message names the file, the cause and the way out.
     """
     path = Path(image) if isinstance(image, (str, os.PathLike)) else None
     name = str(path) if path else "the image given"
@@ -168,8 +190,8 @@ def _parse(content: bytes, name: str, path: Path | None) -> SourceImage:
     dtype, shape = mended.get_data_dtype(), mended.get_data_shape()
     if dtype.kind not in "iuf":
         raise ScanError(f"{name}: voxels of type {dtype} (RGB or complex); give a scan of real numbers")
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
-        raise ScanError(f"{name}: shape {shape} is not one three-dimensional volume; split it into volumes first")
+    if len(shape) < 3 or 0 in shape:
+        raise ScanError(f"{name}: shape {shape} is no volume or series of volumes; export the scan again")
     needed, there = int(np.prod(shape)) * dtype.itemsize, len(content) - mended.get_data_offset()
     if there < needed:
         raise ScanError(f"{name}: truncated, {there} of {needed} bytes of voxels; restore the file or export it again")

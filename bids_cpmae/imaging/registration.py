@@ -81,7 +81,7 @@ class Registration:
         return self._map(self.inverse, invert, affine, shape)
 
 
-def _repeatable(seed: int) -> None:
+def set_repeatable(seed: int) -> None:
     """Same input, same result: ANTs samples its metric at random and sums in the order its threads end."""
     import ants
 
@@ -89,7 +89,7 @@ def _repeatable(seed: int) -> None:
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = os.environ.get("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 
-def _starts(fixed, moving, folder: Path):
+def write_starts(fixed, moving, folder: Path):
     """Candidate rigid starts: centres of mass brought together, and the head nodded about the left-right axis."""
     import ants
 
@@ -151,7 +151,7 @@ def register(
     """
     import ants
 
-    _repeatable(seed)
+    set_repeatable(seed)
     folder = Path(folder)
     target, source = fixed.coarser().to_ants(), moving.coarser().to_ants()
     mask = None
@@ -159,7 +159,7 @@ def register(
         seen = Grid(fixed_mask.astype(np.float32), fixed.affine).coarser()
         mask = Grid((seen.data > 0.5).astype(np.float32), seen.affine).to_ants()
     best = None
-    for number, start in enumerate(_starts(target, source, folder)):
+    for number, start in enumerate(write_starts(target, source, folder)):
         rigid = ants.registration(
             target, source, "Rigid", initial_transform=start, outprefix=str(folder / f"rigid{number}_"),
             aff_iterations=(100, 50), aff_shrink_factors=(3, 2), aff_smoothing_sigmas=(1.5, 1), mask=mask,

@@ -42,7 +42,8 @@ def resample(
 
     Parameters
     ----------
-    volume : ndarray (X, Y, Z)
+    volume : ndarray (X, Y, Z) or (C, X, Y, Z)
+        One volume, or several on one grid.
     affine : ndarray (4, 4)
         Voxel index of ``volume`` to RAS+ mm.
     target_affine, target_shape
@@ -54,12 +55,13 @@ def resample(
 
     Returns
     -------
-    ndarray of ``target_shape``, float32
+    ndarray of ``target_shape``, float32; with C in front where there are several
     """
     to_index = np.linalg.inv(affine)
-    out = np.empty(target_shape, np.float32)
+    channels = np.asarray(volume, np.float32)
+    channels = channels if channels.ndim == 4 else channels[None]
+    out = np.empty((len(channels), *target_shape), np.float32)
     step = max(1, SLAB_POINTS // max(1, target_shape[1] * target_shape[2]))
-    channel = np.asarray(volume, np.float32)[None]
     for start in range(0, target_shape[0], step):
         slab = target_affine.copy()
         slab[:3, 3] += target_affine[:3, 0] * start
@@ -67,8 +69,9 @@ def resample(
         points = grid_points(slab, (n, *target_shape[1:]))
         if through is not None:
             points = through(points)
-        out[start : start + n] = sample_points(channel, apply_affine(to_index, points), outside=outside)[..., 0]
-    return out
+        sampled = sample_points(channels, apply_affine(to_index, points), outside=outside)
+        out[:, start : start + n] = np.moveaxis(sampled, -1, 0)
+    return out if np.ndim(volume) == 4 else out[0]
 
 
 def downsample(volume: np.ndarray, affine: np.ndarray, target_affine: np.ndarray, target_shape: tuple[int, ...]):

@@ -17,8 +17,8 @@ from nipype.interfaces.base import (
 )
 
 from bids_cpmae import __version__
-from bids_cpmae.bids.verdicts import FAIL, Verdict, judge, without_paths
-from bids_cpmae.errors import CPMAEError
+from bids_cpmae.bids.verdicts import FAIL, PASS, REVIEW, SKIPPED, Verdict, judge, without_paths
+from bids_cpmae.errors import CPMAEError, SkippedError
 
 
 class ScanInputSpec(BaseInterfaceInputSpec):
@@ -52,14 +52,35 @@ class ScanInterface(SimpleInterface):
         reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
         in_file = Path(self.inputs.in_file)
         reason = without_paths(reason, in_file, in_file.parent, folder, Path.home(), tempfile.gettempdir())
-        Verdict(**self.inputs.scan, verdict=FAIL, reason=reason).save(Path(self.inputs.verdict_file))
+        verdict = SKIPPED if isinstance(error, SkippedError) else FAIL
+        Verdict(**self.inputs.scan, verdict=verdict, reason=reason).save(Path(self.inputs.verdict_file))
 
 
-def _mask(path: str) -> np.ndarray:
+class FirstInputSpec(ScanInputSpec):
+    """What the first step of a scan knows besides, to tell whether the scan is one to reface."""
+
+    suffix = traits.Str("T1w", usedefault=True, desc="BIDS suffix")
+    raw_sidecar = traits.Dict(desc="fields of the raw scan's sidecar", nohash=True)
+
+
+def first_look(inputs):
+    """The scan that a first step is given, read and checked: the one place where a scan can be turned away.
+
+    Raises
+    ------
+    ScanError, SkippedError
+    """
+    from bids_cpmae.imaging.nifti import load_source
+
+    return load_source(inputs.in_file)
+
+
+def load_mask(path: str) -> np.ndarray:
+    """A mask file (X, Y, Z), bool."""
     return np.asanyarray(nib.load(path).dataobj) > 0
 
 
-class LocateFaceInputSpec(ScanInputSpec):
+class LocateFaceInputSpec(FirstInputSpec):
     mode = traits.Enum("face", "head", usedefault=True)
     regions = traits.List(traits.Enum("face", "ears"), usedefault=True, value=["face", "ears"])
 
@@ -67,6 +88,7 @@ class LocateFaceInputSpec(ScanInputSpec):
 class LocateFaceOutputSpec(TraitedSpec):
     mask_file = File(desc="1 = replaced")
     brain_file = File(desc="registered template brain")
+    map_file = File(desc="from the scan's world to head space, found with the face in view")
     measures = traits.Dict()
 
 
@@ -77,17 +99,20 @@ class LocateFace(ScanInterface):
 
     def _step(self, folder: Path) -> dict:
         from bids_cpmae.imaging.facemask import locate_face
-        from bids_cpmae.imaging.nifti import load_source, save_mask
+        from bids_cpmae.imaging.nifti import save_mask
 
-        source = load_source(self.inputs.in_file)
+        source = first_look(self.inputs)
         located = locate_face(source, mode=self.inputs.mode, regions=tuple(self.inputs.regions))
         mask = save_mask(source, located.mask, folder / "mask.nii.gz")
         brain = save_mask(source, located.brain, folder / "brain.nii.gz")
-        return {"mask_file": str(mask), "brain_file": str(brain), "measures": located.measures}
+        to_head = located.to_head.save(folder / "to_head.npz")
+        return {"mask_file": str(mask), "brain_file": str(brain), "map_file": str(to_head),
+                "measures": located.measures}  # fmt: skip
 
 
 class AlignHeadInputSpec(ScanInputSpec):
     mask_file = File(exists=True, mandatory=True)
+    stand_in = traits.Bool(False, usedefault=True, desc="no T1w scan: the average head shows its anatomy")
 
 
 class AlignHeadOutputSpec(TraitedSpec):
@@ -100,10 +125,11 @@ class AlignHead(ScanInterface):
     input_spec, output_spec = AlignHeadInputSpec, AlignHeadOutputSpec
 
     def _step(self, folder: Path) -> dict:
-        from bids_cpmae.imaging.align import align_blanked
+        from bids_cpmae.imaging.align import align_blanked, stand_in
         from bids_cpmae.imaging.nifti import load_source
 
-        frame = align_blanked(load_source(self.inputs.in_file), _mask(self.inputs.mask_file))
+        frame = align_blanked(load_source(self.inputs.in_file), load_mask(self.inputs.mask_file))
+        frame = stand_in(frame) if self.inputs.stand_in else frame
         return {"frame_file": str(frame.save(folder / "frame.npz"))}
 
 
@@ -153,21 +179,25 @@ class ComposeFaceOutputSpec(TraitedSpec):
 
 
 class ComposeFace(ScanInterface):
-    """`bids_cpmae.imaging.compose.compose_face`, written on the scan's own grid."""
+    """`bids_cpmae.imaging.recolour.compose_series`, written on the scan's own grid."""
 
     input_spec, output_spec = ComposeFaceInputSpec, ComposeFaceOutputSpec
 
     def _step(self, folder: Path) -> dict:
         from bids_cpmae.imaging.align import HeadFrame, resample_to_scan
-        from bids_cpmae.imaging.compose import compose_face
         from bids_cpmae.imaging.nifti import load_source, save_like
+        from bids_cpmae.imaging.recolour import compose_series
 
-        source, mask = load_source(self.inputs.in_file), _mask(self.inputs.mask_file)
+        source, mask = load_source(self.inputs.in_file), load_mask(self.inputs.mask_file)
         frame = HeadFrame.load(self.inputs.frame_file)
         synthetic = resample_to_scan(frame, np.load(self.inputs.head_file), source, mask)
-        stored = compose_face(source, mask, synthetic, seed=self.inputs.noise_seed)
-        suffix = ".nii.gz" if self.inputs.in_file.endswith(".gz") else ".nii"
-        return {"out_file": str(save_like(source, stored, folder / f"refaced{suffix}"))}
+        stored = compose_series(source, mask, synthetic, seed=self.inputs.noise_seed)
+        return {"out_file": str(save_like(source, stored, folder / refaced_name(self.inputs.in_file)))}
+
+
+def refaced_name(in_file: str) -> str:
+    """What a refaced scan is called before it is published; its extension is the source's."""
+    return "refaced.nii.gz" if in_file.endswith(".gz") else "refaced.nii"
 
 
 class CertifyScanInputSpec(ScanInputSpec):
@@ -190,17 +220,40 @@ class CertifyScan(ScanInterface):
         from bids_cpmae.imaging.nifti import load_source
 
         found = certify(
-            load_source(self.inputs.in_file), self.inputs.refaced_file, _mask(self.inputs.mask_file),
-            _mask(self.inputs.brain_file),
+            load_source(self.inputs.in_file), self.inputs.refaced_file, load_mask(self.inputs.mask_file),
+            load_mask(self.inputs.brain_file),
         )  # fmt: skip
         return {"certificate": found.as_dict()}
+
+
+class MeasureScanInputSpec(ScanInputSpec):
+    refaced_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    brain_file = File(exists=True, mandatory=True)
+    certificate = traits.Dict(mandatory=True)
+    located = traits.Dict(mandatory=True, desc="measures of mask and registration")
+    composed = traits.Dict(desc="measures of the new face's contrast")
+
+
+class MeasureScanOutputSpec(TraitedSpec):
+    measures = traits.Dict(desc="all there is to judge a scan by")
+
+
+class MeasureScan(ScanInterface):
+    """All measures of a certified scan in one place; what a verdict hangs on is added here."""
+
+    input_spec, output_spec = MeasureScanInputSpec, MeasureScanOutputSpec
+
+    def _step(self, folder: Path) -> dict:
+        composed = self.inputs.composed if isdefined(self.inputs.composed) else {}
+        return {"measures": {**self.inputs.located, **composed, **self.inputs.certificate}}
 
 
 class PublishScanInputSpec(ScanInputSpec):
     refaced_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
-    certificate = traits.Dict(mandatory=True)
     measures = traits.Dict(mandatory=True)
+    review = traits.Str("", usedefault=True, desc="why a scan that passes must be looked at all the same")
     output_dir = traits.Str(mandatory=True)
     raw_sidecar = traits.Dict(desc="fields of the raw scan's sidecar")
     settings = traits.Dict(desc="how the scan was made, for the sidecar")
@@ -226,7 +279,9 @@ class PublishScan(ScanInterface):
             mask=Path(self.inputs.mask_file), raw_sidecar=dict(self.inputs.raw_sidecar),
             settings=dict(self.inputs.settings), regions=" and ".join(self.inputs.regions),
         )  # fmt: skip
-        measures = {**self.inputs.measures, **self.inputs.certificate}
+        measures = dict(self.inputs.measures)
         verdict, reason = judge(measures)
+        if self.inputs.review and verdict in (PASS, REVIEW):
+            verdict, reason = REVIEW, "; ".join(filter(None, (self.inputs.review, reason)))
         path = Verdict(**scan, verdict=verdict, reason=reason, measures=measures).save(Path(self.inputs.verdict_file))
         return {"verdict_file": str(path)}

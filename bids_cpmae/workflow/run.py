@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bids_cpmae.bids.dataset import remove_outputs, start_dataset
 from bids_cpmae.bids.naming import outputs_of
-from bids_cpmae.bids.query import Scan
+from bids_cpmae.bids.reference import Scan, assign_references, needed
 from bids_cpmae.bids.sidecar import write_text
-from bids_cpmae.bids.verdicts import FAIL, LOGS, SKIPPED, Verdict, merge, write_participant
+from bids_cpmae.bids.verdicts import FAIL, LOGS, NOT_REACHED, PASS, REVIEW, SKIPPED, Verdict, merge, write_participant
 from bids_cpmae.errors import ExitCode, InputError
 from bids_cpmae.settings import Settings
 from bids_cpmae.workflow.participant import verdict_path
@@ -20,7 +20,6 @@ from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin, quiet_nipype
 
 LOG = logging.getLogger("bids_cpmae")
 SILENT_DEATH = "the process ended without a message (killed for want of memory?); see crash/ in the work folder"
-NOT_REACHED = "the run stopped before this scan was done"
 POLL_S = 0.2
 
 
@@ -108,7 +107,7 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
     KeyboardInterrupt
         When interrupted, after the verdicts so far have been written down.
     """
-    for scan in scans:
+    for scan in needed(scans):
         path = verdict_path(settings.work_dir, scan)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -126,12 +125,14 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
     text, stopped = workflow_text(workflow), settings.stop_on_first_crash
     try:
         _execute(workflow, plugin, on_done)
+        while not stopped and (orphans := orphaned(settings.work_dir, scans)):
+            LOG.info("%d scans are aligned to others, for their reference could not be used", len(orphans))
+            placed = {scan.relative: scan for scan in orphans}
+            scans = [placed.get(scan.relative, scan) for scan in scans]
+            _execute(build_workflow(settings, orphans), plugin_of(settings), on_done)
     except KeyboardInterrupt:
         stopped = True
         raise
-    except Exception as error:
-        # nipype raises once all that could run has run; the verdicts say what failed
-        LOG.debug("the workflow ended with: %s", error)
     finally:
         verdicts = collect(settings, scans, text, stopped=stopped)
     return verdicts
@@ -139,10 +140,32 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
 
 def _execute(workflow, plugin: dict, on_done: Callable[[], None]) -> None:
     arguments = {**plugin["plugin_args"], "status_callback": _callback(on_done)}
-    if isinstance(plugin["plugin"], str):
-        workflow.run(plugin=plugin["plugin"], plugin_args=arguments)
-    else:
-        workflow.run(plugin=plugin["plugin"](plugin_args=arguments))
+    try:
+        if isinstance(plugin["plugin"], str):
+            workflow.run(plugin=plugin["plugin"], plugin_args=arguments)
+        else:
+            workflow.run(plugin=plugin["plugin"](plugin_args=arguments))
+    except Exception as error:
+        # nipype raises once all that could run has run; the verdicts say what failed
+        LOG.debug("the workflow ended with: %s", error)
+
+
+def orphaned(work_dir: Path, scans: list[Scan]) -> list[Scan]:
+    """Scans that were not come to since what they hang on failed or was skipped, with other references.
+
+    A reference that failed only after others had been given its face goes on being one.
+    """
+    left = {scan.relative: Verdict.load(path).verdict for scan in needed(scans)
+            if (path := verdict_path(work_dir, scan)).exists()}  # fmt: skip
+    served = {scan.origin.relative for scan in scans if scan.reference and left.get(scan.relative) in (PASS, REVIEW)}
+    useless = {name for name, verdict in left.items() if verdict in (FAIL, SKIPPED)} - served
+    orphans = [
+        scan for scan in scans
+        if scan.relative not in left and any(other.relative in useless for other in needed([scan]))
+    ]  # fmt: skip
+    if not orphans:
+        return []
+    return assign_references(orphans, [scan for scan in needed(scans) if scan.relative not in useless])
 
 
 def _draw(workflow, path: Path) -> None:
@@ -160,7 +183,7 @@ def workflow_text(workflow) -> str:
 
 
 def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool = False) -> list[Verdict]:
-    """Verdicts left by the nodes; tables, citation text, and stale outputs of failed scans taken away.
+    """Verdicts left by the nodes; tables, citation text, and stale outputs of those without a new face taken away.
 
     Parameters
     ----------
@@ -175,7 +198,7 @@ def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool =
         else:
             missing = (SKIPPED, NOT_REACHED) if stopped else (FAIL, SILENT_DEATH)
             verdict = Verdict(scan.relative, scan.participant, scan.session, *missing)
-        if verdict.verdict == FAIL:
+        if verdict.verdict == FAIL or verdict.verdict == SKIPPED and verdict.reason != NOT_REACHED:
             remove_outputs(settings.output_dir, outputs_of(scan.relative))
         verdicts.append(verdict)
     for participant in sorted({verdict.participant for verdict in verdicts}):

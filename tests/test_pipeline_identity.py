@@ -1,0 +1,69 @@
+"""One identity on real data: the T1w and the T2w scan of one person carry the same new face."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_erosion
+from scipy.spatial import cKDTree
+
+from bids_cpmae.evaluation.rendering import head_surface
+from bids_cpmae.evaluation.surface import skin_of
+from bids_cpmae.imaging.align import align_blanked, resample_to_scan
+from bids_cpmae.imaging.contrast import Anatomy, Stage
+from bids_cpmae.imaging.facemask import carry_face, locate_face, map_grid
+from bids_cpmae.imaging.headspace import apply_affine
+from bids_cpmae.imaging.nifti import SourceImage, load_source
+from bids_cpmae.imaging.recolour import compose_series, recolour
+from bids_cpmae.imaging.resample import resample
+from bids_cpmae.imaging.rigid import align_rigid
+from bids_cpmae.model.weights import load_cpmae
+
+EDGE_MM = 3
+
+
+def skin(source: SourceImage, stored: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points in mm of a head's skin, and of the part of it under a mask, off the edge of the field of view."""
+    surface = head_surface(stored.astype(np.float32), source.affine)
+    new, seen = (
+        resample(part, source.affine, surface.affine, surface.field.shape) > share
+        for part, share in ((mask, 0.5), (np.ones(source.shape3), 0.99))
+    )
+    found = skin_of(surface) & binary_erosion(seen, iterations=EDGE_MM)
+    return tuple(apply_affine(surface.affine, np.argwhere(part)) for part in (found, found & new))
+
+
+@pytest.fixture(scope="module")
+def faces(real_data):
+    """Both scans of one person refaced: sources, masks, stored values, and the rigid between them."""
+    folder = real_data / "heads/sub-adult/anat"
+    first, second = (load_source(folder / f"sub-adult_{name}.nii.gz") for name in ("T1w", "T2w"))
+    located = locate_face(first)
+    frame = align_blanked(first, located.mask)
+    head = load_cpmae(None, "cpu").remodel(frame.volume, frame.blank, identity_seed=5)
+    stored = compose_series(first, located.mask, resample_to_scan(frame, head, first, located.mask))
+    in_view = align_rigid(second, first, located.brain).affine
+    carried = carry_face(second, located.to_head.after(in_view, *map_grid(second)))
+    rigid = align_rigid(second, first, located.brain, mask=carried.mask, reference_mask=located.mask).affine
+    stage = Stage.of(second, carried.mask, Anatomy.of(frame, head), frame.to_head.after(rigid, *map_grid(second)))
+    other, measures = recolour(second, carried.mask, stage)
+    return (first, located.mask, stored), (second, carried.mask, other), rigid, measures
+
+
+def test_new_skins_of_two_contrasts_lie_on_each_other(faces):
+    first, second, rigid, measures = faces
+    points = apply_affine(rigid, skin(second[0], second[2], second[1])[1])
+    between = cKDTree(skin(first[0], first[2], first[1])[0]).query(points)[0]
+    assert len(points) > 5000
+    assert np.median(between) <= 1.5
+    # and it is another face
+    original = cKDTree(skin(first[0], first[0].data, first[1])[0]).query(points)[0]
+    assert np.median(original) > np.median(between) + 0.5
+    assert measures["registration_correlation"] > 0.6
+
+
+def test_t2w_face_has_bright_eyes_and_dark_muscle_as_the_scan_has(faces):
+    _, (source, mask, stored), *_ = faces
+    brightest = np.percentile(stored[mask], 99)
+    fluid = np.percentile(source.data[~mask], 99)
+    assert 0.6 < brightest / fluid < 1.6
+    assert np.median(stored[mask & (stored > np.percentile(stored[mask], 60))]) < 0.6 * fluid
+
