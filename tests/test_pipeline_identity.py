@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from bids_cpmae.evaluation.rendering import head_surface
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
-from bids_cpmae.evaluation.rendering import head_surface
 from bids_cpmae.evaluation.surface import skin_of
 from bids_cpmae.imaging.align import align_blanked, resample_to_scan
 from bids_cpmae.imaging.contrast import Anatomy, Stage
