@@ -53,9 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("bids_dir", type=Path, help="root of the raw BIDS dataset; never written to")
-    parser.add_argument("output_dir", type=Path, help="root of the derivative dataset")
+    parser.add_argument("output_dir", type=Path, help="root of the dataset to write, see --layout")
     parser.add_argument("level", metavar="{participant,group}",
-                        help="participant: reface scans; group: merge the verdicts of participant runs")  # fmt: skip
+                        help="participant: reface scans; group: merge the results of participant runs")  # fmt: skip
     parser.add_argument("--version", action="version", version=f"bids_cpmae {__version__}")
     parser.add_argument(
         "-v", "--verbose", action="count", default=0, dest="verbosity", help="more messages; repeat for debug"
@@ -82,6 +82,25 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(*both("random-seed"), type=int, default=0, metavar="N",
                        help="with the label decides who the new face is (default: %(default)s)")  # fmt: skip
     group.add_argument(*both("model-weights"), type=Path, metavar="FILE", help=".safetensors (default: those shipped)")
+
+    group.add_argument("--force", action="store_true",
+                       help="reface what would be skipped, e.g. a scan that seems to be defaced already")  # fmt: skip
+
+    group = parser.add_argument_group("what is written")
+    group.add_argument("--layout", choices=("derivative", "raw"), default="derivative",
+                       help="raw: a whole raw dataset with de-identified images (default: %(default)s)")  # fmt: skip
+    group.add_argument("--link", choices=("copy", "hard"), default="copy",
+                       help="how unchanged files get into --layout raw; with hard links whoever edits them edits the "
+                            "input (default: %(default)s)")  # fmt: skip
+    group.add_argument("--dates", choices=("shift", "drop"), default="shift",
+                       help="dates of scans and sessions in --layout raw (default: %(default)s)")  # fmt: skip
+    group.add_argument(*both("accept-review"), action="store_true",
+                       help="--layout raw shares scans with the verdict REVIEW too")  # fmt: skip
+    group.add_argument(*both("private-dir"), type=Path, metavar="DIR",
+                       help="before/after pictures for your own eyes; they show original faces, so outside input and "
+                            "output")  # fmt: skip
+    group.add_argument(*both("scan-only"), action="store_true",
+                       help="only list what could identify somebody in the input; exit code 1 if any")  # fmt: skip
 
     group = parser.add_argument_group("how it runs")
     group.add_argument("-w", *both("work-dir"), type=Path, default=Path("work"), metavar="DIR",
@@ -115,6 +134,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(settings: Settings) -> int:
     """Do what was asked; returns the exit code."""
+    if settings.scan_only:
+        from bids_cpmae.bids.leaks import run as list_leaks
+
+        return list_leaks(settings.bids_dir)
     if settings.level == "group":
         return run_group(settings)
     from bids_cpmae.bids.query import find_scans, find_untouched, open_layout
@@ -171,12 +194,28 @@ def run_participant(settings: Settings, scans, untouched) -> int:
         print(f"{len(rows)} images untouched, {len(exposed)} of them could show a face: see logs/")
     for source in exposed:
         LOG.warning("untouched, and its field of view could show a face: %s", source)
-    return ExitCode.SCAN_FAILED if any(verdict.verdict == FAIL for verdict in verdicts) else ExitCode.OK
+    whole = not (settings.raw_dir and not share(settings))
+    failed = any(verdict.verdict == FAIL for verdict in verdicts)
+    return ExitCode.SCAN_FAILED if failed or not whole else ExitCode.OK
+
+
+def share(settings: Settings) -> bool:
+    """Put the raw dataset together around the derivative; whether nobody had to be left out."""
+    from bids_cpmae.bids.rawlayout import assemble_raw
+
+    labels = tuple(label.removeprefix("sub-") for label in settings.participants)
+    report = assemble_raw(
+        settings.bids_dir, settings.output_dir, settings.raw_dir, participants=labels or None,
+        accept_review=settings.accept_review, link=settings.link, dates=settings.dates,
+    )  # fmt: skip
+    print("\n".join(report.lines()))
+    return report.complete
 
 
 def run_group(settings: Settings) -> int:
-    """Merge the tables that participant runs have left."""
+    """Merge the tables that participant runs have left, and write the dataset's page."""
     from bids_cpmae.bids.verdicts import FAIL, merge
+    from bids_cpmae.report.write import write_overview
 
     if not settings.output_dir.is_dir():
         raise InputError(f"{settings.output_dir}: no such folder; run the participant level first", ExitCode.NO_INPUT)
@@ -184,6 +223,14 @@ def run_group(settings: Settings) -> int:
     if not rows:
         raise InputError(f"{settings.output_dir}: no verdicts; run the participant level first", ExitCode.NOTHING_TO_DO)
     print(f"{len(rows)} scans in {path}")
+    page = write_overview(settings.output_dir)
+    if page:
+        print(f"report: {page}")
+    if settings.raw_dir:
+        from bids_cpmae.bids.rawlayout import finish_raw
+
+        report = finish_raw(settings.bids_dir, settings.output_dir, settings.raw_dir, link=settings.link)
+        print("\n".join(report.lines()))
     return ExitCode.SCAN_FAILED if any(row["verdict"] == FAIL for row in rows) else ExitCode.OK
 
 

@@ -9,12 +9,15 @@ import shutil
 from pathlib import Path
 
 from bids_cpmae.errors import ExitCode, InputError, LevelError, OutputError, UsageError
+from bids_cpmae.report.private import check_private_dir
 from bids_cpmae.settings import Settings
 
 LEVELS = ("participant", "group")
 # what a run makes in its work folder, and all that --clean-workdir takes away
 WORK_FOLDERS = ("bids_cpmae_wf", "verdicts", "crash")
 SCAN_GB = 4.0
+# where the run's own derivative lies in a raw dataset
+DERIVATIVE = Path("derivatives", "bids_cpmae")
 
 
 def cpu_count() -> int:
@@ -50,12 +53,18 @@ def settings_of(args: argparse.Namespace) -> Settings:
              (args.bids_dir, args.output_dir, args.work_dir, args.bids_database_dir)]  # fmt: skip
     bids_dir, output_dir, work_dir, database_dir = paths
     check_folders(*(path.resolve() if path else None for path in paths))
+    private_dir = args.private_dir and check_private_dir(args.private_dir, output_dir, bids_dir)
+    raw_dir = output_dir if args.layout == "raw" else None
+    if raw_dir:
+        output_dir = raw_dir / DERIVATIVE
     for path, name in ((args.model_weights, "--model-weights"), (args.plugin_file, "--nipype-plugin-file")):
         if path and not path.is_file():
             raise InputError(f"{name} {path}: no such file", ExitCode.NO_INPUT)
     memory = args.mem or memory_gb()
     nprocs = args.nprocs or max(1, min(cpu_count(), int(memory // SCAN_GB)))
     return Settings(
+        raw_dir=raw_dir, link=args.link, dates=args.dates, accept_review=args.accept_review, scan_only=args.scan_only,
+        private_dir=private_dir, force=args.force,
         bids_dir=bids_dir, output_dir=output_dir, level=args.level, work_dir=work_dir,
         participants=tuple(args.participant_label), sessions=tuple(args.session_label),
         suffixes=tuple(args.suffixes),

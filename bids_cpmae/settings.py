@@ -16,6 +16,12 @@ class Settings:
         Which anatomical images are refaced; all that can show a face if empty.
     bids_filters : dict of str to dict
         For a suffix in lower case, entities and values for pybids.
+    output_dir, raw_dir : Path
+        Root of the derivative and, with ``--layout raw``, of the raw dataset around it.
+    private_dir : Path, optional
+        Where pages with original faces go.
+    force : bool
+        Reface what screening would leave alone.
     plugin : dict, optional
         nipype's ``plugin`` and ``plugin_args`` from a file; processes of this machine if not given.
     nprocs, omp_nthreads : int
@@ -45,6 +51,13 @@ class Settings:
     mode: str = "face"
     regions: tuple[str, ...] = ("face", "ears")
     random_seed: int = 0
+    force: bool = False
+    raw_dir: Path | None = None
+    link: str = "copy"
+    dates: str = "shift"
+    accept_review: bool = False
+    scan_only: bool = False
+    private_dir: Path | None = None
     stop_on_first_crash: bool = False
     write_graph: bool = False
     resource_monitor: bool = False

@@ -13,7 +13,7 @@ from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.reference import Scan, assign_references, needed
 from bids_cpmae.bids.sidecar import write_text
 from bids_cpmae.bids.verdicts import FAIL, LOGS, NOT_REACHED, PASS, REVIEW, SKIPPED, Verdict, merge, write_participant
-from bids_cpmae.errors import ExitCode, InputError
+from bids_cpmae.errors import CPMAEError, ExitCode, InputError
 from bids_cpmae.settings import Settings
 from bids_cpmae.workflow.participant import verdict_path
 from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin, quiet_nipype
@@ -135,7 +135,25 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
         raise
     finally:
         verdicts = collect(settings, scans, text, stopped=stopped)
+    _report(settings, scans, verdicts)
     return verdicts
+
+
+def _report(settings: Settings, scans: list[Scan], verdicts: list[Verdict]) -> None:
+    """Pages of the participants and the dataset; those with original faces where they were asked for."""
+    from bids_cpmae.report.private import write_before_after
+    from bids_cpmae.report.write import write_reports
+
+    write_reports(settings.output_dir, {scan.participant for scan in scans}, nprocs=settings.nprocs)
+    if not settings.private_dir:
+        return
+    for scan, verdict in zip(scans, verdicts):
+        if verdict.verdict in (PASS, REVIEW):
+            image, _, mask, _ = (settings.output_dir / path for path in outputs_of(scan.relative))
+            try:
+                write_before_after(settings.private_dir, scan.relative, scan.path, image, mask)
+            except CPMAEError as error:
+                LOG.warning("no before/after page: %s", error)
 
 
 def _execute(workflow, plugin: dict, on_done: Callable[[], None]) -> None:
