@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.headspace import covering_grid, head_affine
+from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affine
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import downsample, resample
@@ -32,11 +32,14 @@ class FaceLocation:
         The registered template brain, True inside, without the margin.
     measures : dict of str to float
         ``registration_correlation``, ``mask_share`` (of the field of view) and ``brain_ml``.
+    to_head : CoordinateMap, optional
+        From the scan's world to head space, as registered.
     """
 
     mask: np.ndarray
     brain: np.ndarray
     measures: dict[str, float]
+    to_head: CoordinateMap | None = None
 
 
 def coarse_scan(data: np.ndarray, affine: np.ndarray) -> Grid:
@@ -107,7 +110,7 @@ def locate_face(
         "mask_share": round(float(mask.mean()), 4),
         "brain_ml": round(float(inside.sum() * voxel_ml), 1),
     }
-    return FaceLocation(mask, inside, measures)
+    return FaceLocation(mask, inside, measures, to_head)
 
 
 def _carry(field: np.ndarray, scan: Grid, to_head) -> np.ndarray:
