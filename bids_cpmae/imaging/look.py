@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from bids_cpmae.imaging.fields import block_size, blocks
 from bids_cpmae.imaging.nifti import SourceImage
+from bids_cpmae.imaging.orientation import turned
 from bids_cpmae.imaging.skin import otsu_threshold
 
 # suffixes of BIDS for images of anatomy; the older ones too
@@ -217,6 +218,12 @@ def find_no_head(look: Look) -> str | None:
     air = look.coarse[~head]
     contrast = float(look.coarse[head].mean() / max(air.mean(), 1e-9)) if air.size else 1.0
     return f"no head that stands out from air (contrast {contrast:.1f})" if contrast < LEAST_CONTRAST else None
+
+
+def find_turned(look: Look) -> str | None:
+    """A head that lies otherwise than its header says."""
+    name = turned(look.source) if look.dark_air else None
+    return f"a head whose right, front and top point to {', '.join(name)} instead of R, A, S" if name else None
 
 
 def find_brain_only(look: Look) -> str | None:

@@ -68,6 +68,7 @@ CHECKS = (
     Check("Negative values: no magnitude image", look.find_signed, "leave it out, or export the magnitude"),
     Check("Masks and label maps by their values", look.find_labels, AGAIN),
     Check("No head", look.find_no_head, "see whether the scan shows a head at all", skips=False),
+    Check("A head that lies otherwise than its header says", look.find_turned, MEND, skips=False),
     Check("Skull-stripped, by its values", look.find_brain_only, "see that it shows no face"),
 )
 
