@@ -8,7 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+from scipy.ndimage import (
+    binary_closing,
+    binary_dilation,
+    binary_erosion,
+    binary_fill_holes,
+    distance_transform_edt,
+    gaussian_filter,
+    label,
+)
 
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.facemask import coarse_scan
@@ -20,21 +28,29 @@ from bids_cpmae.imaging.seam import border_step, noise_level
 from bids_cpmae.imaging.skin import NOT_FACE, REGIONS, region_of, skin_level
 from bids_cpmae.imaging.template import load_template
 
-SKIN_MM, FAR_MM, CLOSING_MM = 1.5, 15.0, 6.0
+SKIN_MM, SMOOTH_MM, FAR_MM, CLOSING_MM = 1.5, 0.8, 15.0, 6.0
 MARGIN_MM = 16.0
 LEAST_SKIN = 50
+NO_FACE = [REGIONS.index(name) for name in NOT_FACE]
+RESIDUAL_REGIONS = tuple(name for name in REGIONS if name != "neck")
 TEMPLATE_SKIN = 0.15
 DETAIL_MM = 4.0
-VOXEL_MM = 1.6
+THIN_MM = 1.6
 TISSUE = 0.3
-BRIGHT = (0.55, 1.6)
-CORE_MM, OPENING_MM = 12.0, 4.0
+# above this height in head space nothing bright lies deeper under the skin than this but brain
+BRAIN_ABOVE_MM, BRAIN_DEEPER_MM = -10.0, 14.0
+BRAIN_BRIGHT, INNERMOST_MM = (0.55, 1.8), 35.0
 # head-space boxes in mm, |x|, y and z, that hold the ridge of the nose and the cheeks beside it
 NOSE, CHEEKS = ((0, 10), (40, 130), (-80, -55)), ((26, 42), (20, 130), (-80, -55))
 
 
 def measure_quality(
-    source: SourceImage, stored: np.ndarray, mask: np.ndarray, brain: np.ndarray, *, to_head: CoordinateMap
+    source: SourceImage,
+    stored: np.ndarray,
+    mask: np.ndarray,
+    *,
+    to_head: CoordinateMap,
+    regions: tuple[str, ...] = ("face", "ears"),
 ) -> dict[str, float]:
     """Hold a refaced scan against its original.
 
@@ -46,10 +62,10 @@ def measure_quality(
         The refaced scan's values as stored, of the source's shape and type.
     mask : ndarray (X, Y, Z), bool
         True = replaced.
-    brain : ndarray (X, Y, Z), bool
-        The registered brain.
     to_head : CoordinateMap
         From the scan's world to head space.
+    regions : tuple of {"face", "ears"}
+        What was replaced; without ``face``, nothing is said of the face.
 
     Returns
     -------
@@ -58,14 +74,14 @@ def measure_quality(
     """
     new = _refaced(source, stored)
     marks = Landmarks.of(source, to_head)
-    seen = face_coverage(source, to_head)
-    measures = {
-        "mask_coverage": face_coverage(source, to_head, mask) / seen if seen > 0 else float("nan"),
-        **skin_measures(source, new, mask, to_head),
-        **likeness(marks, coarse_scan(new.data, source.affine).data),
-        **grain(source, new, mask),
-        "brain_overlap_ml": brain_overlap(source, marks, mask, brain),
-    }
+    level = skin_level(marks.scan.data)
+    measures = grain(source, new, mask)
+    if "face" in regions:
+        measures["mask_coverage"] = _ratio(face_coverage(source, to_head, mask), face_coverage(source, to_head))
+        measures.update(likeness(marks, coarse_scan(new.data, source.affine).data, level))
+    if level > 0 and mask.any():
+        measures["brain_overlap_ml"] = brain_overlap(source, marks, mask, level)
+        measures.update(skin_measures(FaceGrid.of(source, mask, to_head), source, new, level))
     return {name: round(float(value), 4) for name, value in measures.items() if np.isfinite(value)}
 
 
@@ -74,82 +90,108 @@ def _refaced(source: SourceImage, stored: np.ndarray) -> SourceImage:
 
 
 @dataclass(frozen=True)
-class _FaceGrid:
-    """A 1.5 mm RAS+ grid around the mask: what is under it, what the template has there, and where that is."""
+class FaceGrid:
+    """A 1.5 mm RAS+ grid around the mask.
+
+    Attributes
+    ----------
+    affine : ndarray (4, 4)
+    box : tuple of slice
+        The part of the scan that it covers.
+    under : ndarray (X, Y, Z), bool
+        True under the mask.
+    template : ndarray (X, Y, Z), bool
+        The template's head.
+    points : ndarray (X, Y, Z, 3)
+        Head-space coordinates, RAS+ mm.
+    """
 
     affine: np.ndarray
-    shape: tuple[int, ...]
+    box: tuple[slice, ...]
     under: np.ndarray
     template: np.ndarray
     points: np.ndarray
 
     @classmethod
-    def of(cls, source: SourceImage, mask: np.ndarray, to_head: CoordinateMap) -> _FaceGrid:
+    def of(cls, source: SourceImage, mask: np.ndarray, to_head: CoordinateMap) -> FaceGrid:
+        """Around a mask (X, Y, Z) of a scan."""
         box = mask_box(mask, source.affine, MARGIN_MM)
-        corner = source.affine.copy()
-        corner[:3, 3] = apply_affine(source.affine, np.array([part.start for part in box], float))
-        affine, shape = covering_grid(corner, tuple(part.stop - part.start for part in box), SKIN_MM)
+        part = mask[box]
+        affine, shape = covering_grid(_corner(source.affine, box), part.shape, SKIN_MM)
         points = to_head(grid_points(affine, shape))
         template = load_template()
         index = apply_affine(np.linalg.inv(template.grid.affine), points)
         tissue = sample_points(template.grid.data[None], index)[..., 0] > TEMPLATE_SKIN
-        under = resample(mask.astype(np.float32), source.affine, affine, shape) > 0.5
-        return cls(affine, shape, under, tissue, points)
+        under = resample(part, _corner(source.affine, box), affine, shape) > 0.5
+        return cls(affine, box, under, _solid(tissue, SKIN_MM), points)
 
-    def solid(self, image: SourceImage, level: float) -> np.ndarray:
-        """The head (X, Y, Z), True inside: tissue, with gaps up to some millimetres closed."""
-        box = downsample(image.data, image.affine, self.affine, self.shape)
-        return _filled(ndimage.gaussian_filter(box, 0.8 / SKIN_MM) > level)
+    def head(self, image: SourceImage, level: float) -> np.ndarray:
+        """The head (X, Y, Z), True inside."""
+        scan = downsample(image.data[self.box], _corner(image.affine, self.box), self.affine, self.under.shape)
+        return _solid(gaussian_filter(scan, SMOOTH_MM / SKIN_MM) > level, SKIN_MM)
 
 
-def _filled(tissue: np.ndarray) -> np.ndarray:
-    """The largest part of a head, closed, without holes."""
-    labels, count = ndimage.label(tissue)
+def _corner(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """Affine of a part of a volume."""
+    moved = affine.copy()
+    moved[:3, 3] = apply_affine(affine, np.array([part.start for part in box], float))
+    return moved
+
+
+def _solid(tissue: np.ndarray, spacing: float) -> np.ndarray:
+    """The largest part of tissue, gaps of some millimetres closed and holes filled."""
+    names, count = label(tissue)
     if not count:
         return tissue
-    sizes = np.bincount(labels.ravel())
+    sizes = np.bincount(names.ravel())
     sizes[0] = 0
-    head = np.pad(labels == sizes.argmax(), 4, mode="edge")
-    reach = int(round(CLOSING_MM / 2 / SKIN_MM))
-    closed = ndimage.binary_closing(head, ndimage.generate_binary_structure(3, 1), iterations=reach)
-    return ndimage.binary_fill_holes(closed | head)[4:-4, 4:-4, 4:-4]
+    reach = max(1, round(CLOSING_MM / 2 / spacing))
+    head = np.pad(names == sizes.argmax(), reach + 1, mode="edge")
+    closed = binary_fill_holes(binary_closing(head, iterations=reach) | head)
+    return closed[(slice(reach + 1, -reach - 1),) * 3]
 
 
 def _skin(solid: np.ndarray) -> np.ndarray:
     """Voxels of a head that touch the air; the edge of the grid is no air."""
-    return solid & ndimage.binary_dilation(~solid)
+    return solid & binary_dilation(~solid)
 
 
-def skin_measures(
-    source: SourceImage, new: SourceImage, mask: np.ndarray, to_head: CoordinateMap
-) -> dict[str, float]:  # fmt: skip
-    """Distances between original, new and template skin under the mask, and the shape of the new face."""
-    level = skin_level(coarse_scan(source.data, source.affine).data)
-    if level <= 0 or not mask.any():
-        return {}
-    grid = _FaceGrid.of(source, mask, to_head)
-    old_head, new_head = grid.solid(source, level), grid.solid(new, level)
-    old_skin, new_skin = _skin(old_head) & grid.under, _skin(new_head) & grid.under
-    away_from_old, away_from_new, away_from_template = (
-        np.minimum(ndimage.distance_transform_edt(~skin, sampling=SKIN_MM), FAR_MM)
-        for skin in (_skin(old_head), _skin(new_head), _skin(_filled(grid.template)))
-    )
-    both = [(away_from_new[old_skin], grid.points[old_skin]), (away_from_old[new_skin], grid.points[new_skin])]
-    distance, at = (np.concatenate(parts) for parts in zip(*both, strict=True))
-    region = region_of(at)
-    face = ~np.isin(region, [REGIONS.index(name) for name in NOT_FACE])
-    found = {"residual_face_mm": _median(distance[face])}
-    for name in (*(name for name in REGIONS if name != "neck"),):
-        found[f"residual_{name}_mm"] = _median(distance[region == REGIONS.index(name)])
-    own = new_skin & ~np.isin(region_of(grid.points), [REGIONS.index(name) for name in NOT_FACE])
-    found["template_mm"] = _median(away_from_template[own])
-    found["nose_mm"] = nose(grid.points[_skin(new_head)])
-    found["skin_roughness"] = roughness(new_head, own)
+def skin_measures(grid: FaceGrid, source: SourceImage, new: SourceImage, level: float) -> dict[str, float]:
+    """Distances between original, new and template skin under the mask, and the shape of the new face.
+
+    Parameters
+    ----------
+    grid : FaceGrid
+    source, new : SourceImage
+        The original and the refaced scan.
+    level : float
+        Where tissue starts, in the scan's units.
+    """
+    heads = [grid.head(image, level) for image in (source, new)]
+    skins = [_skin(head) for head in heads]
+    away = [_distance(skin) for skin in (*skins, _skin(grid.template))]
+    old, fresh = (skin & grid.under for skin in skins)
+    distance = np.concatenate([away[1][old], away[0][fresh]])
+    region = region_of(np.concatenate([grid.points[old], grid.points[fresh]]))
+    found = {"residual_face_mm": _mean(distance[~np.isin(region, NO_FACE)])}
+    for name in RESIDUAL_REGIONS:
+        found[f"residual_{name}_mm"] = _mean(distance[region == REGIONS.index(name)])
+    face = fresh & ~np.isin(region_of(grid.points), NO_FACE)
+    found["template_mm"] = _mean(away[2][face])
+    found["nose_mm"] = nose(grid.points[skins[1]])
+    found["skin_roughness"] = roughness(heads[1], face)
     return found
 
 
+def _distance(skin: np.ndarray) -> np.ndarray:
+    """Distance in mm to a skin, `FAR_MM` at most: a hole counts as one, and not for what lies at its bottom."""
+    if not skin.any():
+        return np.full(skin.shape, FAR_MM)
+    return np.minimum(distance_transform_edt(~skin, sampling=SKIN_MM), FAR_MM)
+
+
 def nose(skin: np.ndarray) -> float:
-    """How far in mm the nose stands out from the cheeks, from skin points (N, 3) in head space."""
+    """How far in mm the nose stands out from the cheeks, from skin points (N, 3) in head space; NaN without either."""
     ridge, beside = (_within(skin, box)[:, 1] for box in (NOSE, CHEEKS))
     if min(ridge.size, beside.size) < LEAST_SKIN:
         return float("nan")
@@ -157,27 +199,35 @@ def nose(skin: np.ndarray) -> float:
 
 
 def _within(points: np.ndarray, box) -> np.ndarray:
+    low, high = np.array(box, float).T
     places = np.column_stack([np.abs(points[:, 0]), points[:, 1:]])
-    return points[np.all([(places[:, axis] >= low) & (places[:, axis] <= high) for axis, (low, high) in enumerate(box)], 0)]
+    return points[((places >= low) & (places <= high)).all(1)]
 
 
 def roughness(solid: np.ndarray, where: np.ndarray) -> float:
     """Voxels per voxel of skin that smoothing by 3 mm takes away or adds within 3 mm of it; NaN without skin."""
     if where.sum() < LEAST_SKIN:
         return float("nan")
-    smooth = ndimage.gaussian_filter(solid.astype(np.float32), 3.0 / SKIN_MM) > 0.5
-    near = ndimage.binary_dilation(where, iterations=2)
-    return float(((smooth != solid) & near).sum() / where.sum())
+    smooth = gaussian_filter(solid.astype(np.float32), 3.0 / SKIN_MM) > 0.5
+    return float(((smooth != solid) & binary_dilation(where, iterations=2)).sum() / where.sum())
 
 
-def likeness(marks: Landmarks, new: np.ndarray) -> dict[str, float]:
-    """How much of the original's fine structure is in the new face, and whether the new face is filled with tissue."""
-    where, width = marks.face_flesh, DETAIL_MM / 2.0
+def likeness(marks: Landmarks, new: np.ndarray, level: float) -> dict[str, float]:
+    """How much of the original's fine structure is in the new face, and whether the new face is filled with tissue.
+
+    Parameters
+    ----------
+    marks : Landmarks
+    new : ndarray (X, Y, Z)
+        The refaced scan on the grid of the landmarks.
+    level : float
+        Where tissue starts.
+    """
+    where = marks.face_flesh
     if where.sum() < LEAST_SKIN:
         return {}
-    fine = [(data - ndimage.gaussian_filter(data, width))[where] for data in (marks.scan.data, new)]
+    fine = [(data - gaussian_filter(data, DETAIL_MM / 2))[where] for data in (marks.scan.data, new)]
     flat = min(part.std() for part in fine) == 0
-    level = skin_level(marks.scan.data)
     return {
         "face_match": float("nan") if flat else float(np.corrcoef(*fine)[0, 1]),
         "face_filled": float((new > level)[where].mean()),
@@ -186,43 +236,40 @@ def likeness(marks: Landmarks, new: np.ndarray) -> dict[str, float]:
 
 def grain(source: SourceImage, new: SourceImage, mask: np.ndarray) -> dict[str, float]:
     """Step at the mask's border and noise in tissue under it, each over the original's, on voxels thinned to 1.6 mm."""
-    step = np.maximum(1, np.rint(VOXEL_MM / source.spacing)).astype(int)
+    if not mask.any():
+        return {}
+    step = np.maximum(1, np.rint(THIN_MM / source.spacing)).astype(int)
     box = tuple(slice(part.start, part.stop, n) for part, n in zip(mask_box(mask, source.affine), step))
     old, fresh, inside, spacing = source.data[box], new.data[box], mask[box], source.spacing * step
-    level = np.percentile(old, 90)
-    tissue = (old > TISSUE * level) & (fresh > TISSUE * level)
+    level = TISSUE * np.percentile(old, 90)
+    tissue = (old > level) & (fresh > level)
     border = [border_step(data, inside, spacing, within=tissue) for data in (fresh, old)]
-    deep = ndimage.binary_erosion(inside & tissue)
+    deep = binary_erosion(inside & tissue)
     noise = [noise_level(data, deep, spacing, robust=True) for data in (fresh, old)]
     return {"seam": _ratio(*border), "noise_ratio": _ratio(*noise)}
 
 
-def brain_overlap(source: SourceImage, marks: Landmarks, mask: np.ndarray, brain: np.ndarray) -> float:
-    """Volume in ml of the mask that lies in what looks like brain and hangs together with it.
+def brain_overlap(source: SourceImage, marks: Landmarks, mask: np.ndarray, level: float) -> float:
+    """Volume in ml of the mask that lies on what must be brain, wherever the registration has put the brain.
 
-    From the core of the registered brain outwards, through tissue as bright as brain and no thinner than some
-    millimetres: an outline that does not rely on the registration's border.
+    Above the eyes, bright tissue deeper than 14 mm under the skin is brain: scalp and skull are thinner.
     """
-    affine, shape = marks.scan.affine, marks.scan.data.shape
-    inner = resample(brain.astype(np.float32), source.affine, affine, shape) > 0.5
-    if not inner.any():
+    scan = marks.scan.data
+    deep = distance_transform_edt(np.pad(_solid(gaussian_filter(scan, 0.5) > level, 2.0), 1, constant_values=True))
+    deep = 2.0 * deep[1:-1, 1:-1, 1:-1]
+    inner = scan[deep > INNERMOST_MM]
+    if not inner.size:
         return float("nan")
-    level = float(np.median(marks.scan.data[inner]))
-    low, high = BRIGHT
-    bright = (marks.scan.data > low * level) & (marks.scan.data < high * level)
-    thick = ndimage.distance_transform_edt(bright, sampling=2.0) > OPENING_MM
-    core = ndimage.distance_transform_edt(inner, sampling=2.0) > CORE_MM
-    labels, _ = ndimage.label(thick)
-    names = np.unique(labels[core & thick])
-    found = np.isin(labels, names[names > 0])
-    found = ndimage.distance_transform_edt(~found, sampling=2.0) <= OPENING_MM if found.any() else found
-    under = resample(mask.astype(np.float32), source.affine, affine, shape) > 0.5
-    return float((found & bright & under).sum()) * 8.0 / 1000
+    low, high = np.median(inner) * np.array(BRAIN_BRIGHT)
+    under = resample(mask, source.affine, marks.scan.affine, scan.shape) > 0.5
+    above = marks.points[..., 2] > BRAIN_ABOVE_MM
+    hit = under & above & (deep > BRAIN_DEEPER_MM) & (scan > low) & (scan < high)
+    return float(hit.sum()) * 8.0 / 1000
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if values.size >= LEAST_SKIN else float("nan")
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size >= LEAST_SKIN else float("nan")
 
 
 def _ratio(above: float, below: float) -> float:
-    return above / below if below and np.isfinite(above) and np.isfinite(below) else float("nan")
+    return above / below if below > 0 else float("nan")
