@@ -54,7 +54,7 @@ class Threshold:
 def _region(name: str) -> Threshold:
     return Threshold(
         f"residual_{name}_mm", f"the original {name} may still be there", f"look at the {name}",
-        "0 where it was left in; new ones 1.2 and more, by chance some less", review_below=0.5,
+        "0 where it was left in; 0.8 and more in new faces", review_below=0.5,
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ THRESHOLDS = (
     ),
     Threshold(
         "residual_face_mm", "the original face may still be there", LOOK,
-        "0 where it was left in; new faces 1.7 and more", review_below=1.0, fail_below=0.5,
+        "0 where it was left in; 1.6 and more in new faces", review_below=1.0, fail_below=0.5,
     ),
     *(_region(name) for name in ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears")),
     Threshold(
@@ -111,11 +111,11 @@ THRESHOLDS = (
         "face_filled", "holes in the new face", SEED, "0.93 to 1.00 in new faces", review_below=0.8, fail_below=0.5,
     ),
     Threshold(
-        "template_mm", "a new face of unusual shape", SEED, "1.2 to 2.5 in new faces", review_above=5, fail_above=10,
+        "template_mm", "a new face of unusual shape", SEED, "1.2 to 2.3 in new faces", review_above=5, fail_above=10,
     ),
     Threshold(
         "nose_mm", "a new nose of unusual size", SEED,
-        "31 to 33 in new faces, 15 where the view ends at the nose", review_below=10, review_above=50,
+        "32 to 33 in new faces, 15 where the view ends at the nose", review_below=10, review_above=50,
     ),
     Threshold("skin_roughness", "rough skin", SEED, "0.20 to 0.35 in new faces", review_above=0.6),
     Threshold("seam", "a visible border of the mask", FACE, "0.8 to 1.1", review_above=1.5, fail_above=4),

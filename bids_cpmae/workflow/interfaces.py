@@ -17,7 +17,7 @@ from nipype.interfaces.base import (
 )
 
 from bids_cpmae import __version__
-from bids_cpmae.bids.verdicts import FAIL, Verdict, judge, without_paths
+from bids_cpmae.bids.verdicts import Verdict, judge, refuse_failed, verdict_of, without_paths
 from bids_cpmae.errors import CPMAEError
 
 
@@ -52,7 +52,7 @@ class ScanInterface(SimpleInterface):
         reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
         in_file = Path(self.inputs.in_file)
         reason = without_paths(reason, in_file, in_file.parent, folder, Path.home(), tempfile.gettempdir())
-        Verdict(**self.inputs.scan, verdict=FAIL, reason=reason).save(Path(self.inputs.verdict_file))
+        Verdict(**self.inputs.scan, verdict=verdict_of(error), reason=reason).save(Path(self.inputs.verdict_file))
 
 
 def _mask(path: str) -> np.ndarray:
@@ -62,6 +62,9 @@ def _mask(path: str) -> np.ndarray:
 class LocateFaceInputSpec(ScanInputSpec):
     mode = traits.Enum("face", "head", usedefault=True)
     regions = traits.List(traits.Enum("face", "ears"), usedefault=True, value=["face", "ears"])
+    suffix = traits.Str("T1w", usedefault=True)
+    metadata = traits.Dict(desc="fields of the raw scan's sidecar")
+    force = traits.Bool(False, usedefault=True, desc="go on where there seems to be no face to replace")
 
 
 class LocateFaceOutputSpec(TraitedSpec):
@@ -78,12 +81,17 @@ class LocateFace(ScanInterface):
     def _step(self, folder: Path) -> dict:
         from bids_cpmae.imaging.facemask import locate_face
         from bids_cpmae.imaging.nifti import load_source, save_mask
+        from bids_cpmae.imaging.screening import screen, screen_located
 
         source = load_source(self.inputs.in_file)
+        metadata = dict(self.inputs.metadata) if isdefined(self.inputs.metadata) else {}
+        screen(source, suffix=self.inputs.suffix, metadata=metadata, force=self.inputs.force)
         located = locate_face(source, mode=self.inputs.mode, regions=tuple(self.inputs.regions))
+        measures = {**located.measures, **screen_located(source, located, force=self.inputs.force)}
+        refuse_failed(measures, source.path.name)
         mask = save_mask(source, located.mask, folder / "mask.nii.gz")
         brain = save_mask(source, located.brain, folder / "brain.nii.gz")
-        return {"mask_file": str(mask), "brain_file": str(brain), "measures": located.measures}
+        return {"mask_file": str(mask), "brain_file": str(brain), "measures": measures}
 
 
 class AlignHeadInputSpec(ScanInputSpec):
@@ -194,6 +202,38 @@ class CertifyScan(ScanInterface):
             _mask(self.inputs.brain_file),
         )  # fmt: skip
         return {"certificate": found.as_dict()}
+
+
+class MeasureQualityInputSpec(ScanInputSpec):
+    refaced_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    frame_file = File(exists=True, mandatory=True)
+    located = traits.Dict(mandatory=True, desc="measures so far")
+    regions = traits.List(traits.Enum("face", "ears"), usedefault=True, value=["face", "ears"])
+
+
+class MeasureQualityOutputSpec(TraitedSpec):
+    measures = traits.Dict()
+
+
+class MeasureQuality(ScanInterface):
+    """`bids_cpmae.imaging.quality.measure_quality`; stops a scan that fails before anything of it is published."""
+
+    input_spec, output_spec = MeasureQualityInputSpec, MeasureQualityOutputSpec
+
+    def _step(self, folder: Path) -> dict:
+        from bids_cpmae.imaging.align import HeadFrame
+        from bids_cpmae.imaging.nifti import load_source
+        from bids_cpmae.imaging.quality import measure_quality
+
+        source = load_source(self.inputs.in_file)
+        found = measure_quality(
+            source, load_source(self.inputs.refaced_file).stored, _mask(self.inputs.mask_file),
+            to_head=HeadFrame.load(self.inputs.frame_file).to_head, regions=tuple(self.inputs.regions),
+        )  # fmt: skip
+        measures = {**self.inputs.located, **found}
+        refuse_failed(measures, source.path.name)
+        return {"measures": measures}
 
 
 class PublishScanInputSpec(ScanInputSpec):

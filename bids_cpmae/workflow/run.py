@@ -174,8 +174,8 @@ def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool =
             verdict = Verdict.load(path)
         else:
             missing = (SKIPPED, NOT_REACHED) if stopped else (FAIL, SILENT_DEATH)
-            verdict = Verdict(scan.relative, scan.participant, scan.session, *missing)
-        if verdict.verdict == FAIL:
+            verdict = Verdict(scan.relative, scan.participant, scan.session, *missing, reached=not stopped)
+        if verdict.reached and verdict.verdict in (FAIL, SKIPPED):
             remove_outputs(settings.output_dir, outputs_of(scan.relative))
         verdicts.append(verdict)
     for participant in sorted({verdict.participant for verdict in verdicts}):

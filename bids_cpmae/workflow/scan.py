@@ -12,6 +12,7 @@ from bids_cpmae.workflow.interfaces import (
     CertifyScan,
     ComposeFace,
     LocateFace,
+    MeasureQuality,
     PublishScan,
     RemodelFace,
 )
@@ -72,7 +73,11 @@ def init_scan_wf(
     inputnode.inputs.trait_set(in_file=str(in_file), scan=scan, verdict_file=str(verdict_file))
     outputnode = pe.Node(niu.IdentityInterface(fields=["verdict_file"]), name="outputnode")
 
-    locate_face = pe.Node(LocateFace(mode=mode, regions=list(regions)), name="locate_face", mem_gb=REGISTRATION_GB)
+    suffix = in_file.name.split(".")[0].rpartition("_")[2]
+    locate_face = pe.Node(
+        LocateFace(mode=mode, regions=list(regions), suffix=suffix, metadata=raw_sidecar),
+        name="locate_face", mem_gb=REGISTRATION_GB,
+    )  # fmt: skip
     align_head = pe.Node(AlignHead(), name="align_head", mem_gb=REGISTRATION_GB)
     remodel_face = pe.Node(
         RemodelFace(
@@ -83,6 +88,7 @@ def init_scan_wf(
     )  # fmt: skip
     compose_face = pe.Node(ComposeFace(noise_seed=noise_seed), name="compose_face", mem_gb=VOXEL_GB)
     certify_scan = pe.Node(CertifyScan(), name="certify_scan", mem_gb=VOXEL_GB)
+    measure_quality = pe.Node(MeasureQuality(regions=list(regions)), name="measure_quality", mem_gb=VOXEL_GB)
     publish_scan = pe.Node(
         PublishScan(
             output_dir=str(output_dir), raw_sidecar=raw_sidecar, settings=sidecar_settings,
@@ -91,7 +97,7 @@ def init_scan_wf(
         name="publish_scan",
     )  # fmt: skip
 
-    for node in (locate_face, align_head, remodel_face, compose_face, certify_scan, publish_scan):
+    for node in (locate_face, align_head, remodel_face, compose_face, certify_scan, measure_quality, publish_scan):
         workflow.connect(inputnode, "in_file", node, "in_file")
         workflow.connect(inputnode, "scan", node, "scan")
         workflow.connect(inputnode, "verdict_file", node, "verdict_file")
@@ -99,7 +105,11 @@ def init_scan_wf(
         (locate_face, align_head, [("mask_file", "mask_file")]),
         (locate_face, compose_face, [("mask_file", "mask_file")]),
         (locate_face, certify_scan, [("mask_file", "mask_file"), ("brain_file", "brain_file")]),
-        (locate_face, publish_scan, [("mask_file", "mask_file"), ("measures", "measures")]),
+        (locate_face, measure_quality, [("mask_file", "mask_file"), ("measures", "located")]),
+        (locate_face, publish_scan, [("mask_file", "mask_file")]),
+        (align_head, measure_quality, [("frame_file", "frame_file")]),
+        (compose_face, measure_quality, [("out_file", "refaced_file")]),
+        (measure_quality, publish_scan, [("measures", "measures")]),
         (align_head, remodel_face, [("frame_file", "frame_file")]),
         (align_head, compose_face, [("frame_file", "frame_file")]),
         (remodel_face, compose_face, [("head_file", "head_file")]),
