@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from bids_cpmae.errors import ScanError
+from bids_cpmae.errors import SkippedError
 from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affine
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
@@ -85,7 +85,7 @@ def locate_face(
 
     Raises
     ------
-    ScanError
+    SkippedError
         When no face lies in the field of view.
     """
     template = load_template()
@@ -103,7 +103,8 @@ def locate_face(
     mask = (on_grid[0] < 0) & (on_grid[1] > BRAIN_MARGIN_MM)
     inside = on_grid[1] < 0
     if not mask.any():
-        raise ScanError("no part of the face lies in the field of view; nothing to replace")
+        name = source.path.name if source.path else "the image given"
+        raise SkippedError(f"{name}: no part of the face lies in the field of view; see that it shows no face")
     voxel_ml = abs(np.linalg.det(source.affine[:3, :3])) / 1000
     measures = {
         "registration_correlation": round(found.similarity, 4),
