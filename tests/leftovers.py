@@ -20,9 +20,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from scipy.ndimage import gaussian_filter
 
-MOST_ALIKE, MOST_CORRELATED = 0.3, 0.9
-ROW, ROWS = 12, 40
+MOST_ALIKE, MOST_CORRELATED = 0.3, 0.75
+ROW, ROWS = 12, 100
+FINE, LEAST_SEEN = 1.5, 100
 BASE64 = re.compile(rb"[A-Za-z0-9+/]{200,}={0,2}")
 
 
@@ -32,23 +34,39 @@ class Original:
     def __init__(self, stored: np.ndarray, face: np.ndarray) -> None:
         self.stored = stored
         # where values repeat, in air, being the same tells nothing
-        bright = stored > np.percentile(stored[face], 50)
-        self.face = face & bright
+        self.face = face & (stored > np.percentile(stored[face], 50))
+        self.fine = fine(stored)
         self.rows = list(self._rows())
-        self.slices = [self._slice(axis) for axis in range(3)]
+        self.planes = [list(self._planes(axis)) for axis in range(3)]
 
     def _rows(self):
+        """Stretches of varied face voxels along each axis."""
         for axis in range(3):
-            lines = np.moveaxis(self.stored, axis, -1).reshape(-1, self.stored.shape[axis])
-            where = np.moveaxis(self.face, axis, -1).reshape(-1, self.stored.shape[axis])
-            found = [line[hit][:ROW] for line, hit in zip(lines, where, strict=True)
-                     if (run := np.flatnonzero(hit)).size >= ROW and run[ROW - 1] - run[0] == ROW - 1]  # fmt: skip
+            lines = np.moveaxis(self.stored, axis, -1)
+            where = np.moveaxis(self.face, axis, -1)
+            found = []
+            for start in range(0, lines.shape[-1] - ROW + 1, ROW // 2):
+                part = slice(start, start + ROW)
+                found += list(lines[..., part][where[..., part].all(-1)])
             varied = [row for row in found if np.unique(row).size >= ROW // 2]
             yield from varied[:: max(1, len(varied) // ROWS)]
 
-    def _slice(self, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        index = int(np.argmax(self.face.sum(tuple(a for a in range(3) if a != axis))))
-        return np.take(self.stored, index, axis).astype(float), np.take(self.face, index, axis)
+    def _planes(self, axis: int):
+        """Fine structure and face of every other plane across an axis that shows enough of it."""
+        for value, where in list(zip(np.moveaxis(self.stored, axis, 0), np.moveaxis(self.face, axis, 0)))[::2]:
+            if where.sum() >= LEAST_SEEN:
+                yield fine(value)[where], where
+
+
+def fine(values: np.ndarray) -> np.ndarray:
+    """What is left of a volume or picture without its coarse shape, which all heads share."""
+    values = np.asarray(values, float)
+    return values - gaussian_filter(values, FINE)
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of two samples, sign aside."""
+    return abs(float(np.corrcoef(a, b)[0, 1])) if a.size > 1 and a.std() > 0 and b.std() > 0 else 0.0
 
 
 def leftovers(folder: Path, original: Original) -> list[str]:
@@ -88,14 +106,17 @@ def _kinds(content: bytes, original: Original, depth: int = 0):
             yield from _kinds(base64.b64decode(block + b"=" * (-len(block) % 4)), original, depth + 1)
         except (binascii.Error, ValueError):
             continue
-    text = re.sub(rb"[\s,;]+", b" ", content)
-    if any(b" ".join(str(value).encode() for value in row.tolist()) in text for row in original.rows):
+    text = b"" if b"\0" in content[:2000] else re.sub(rb"[\s,;]+", b" ", content)
+    if text and any(b" ".join(str(value).encode() for value in row.tolist()) in text for row in original.rows):
         yield "text"
 
 
 def _nifti(content: bytes) -> np.ndarray | None:
+    if content[:4] not in (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
+        return None
+    kind = nib.Nifti2Image if b"\x1c" in content[:4] else nib.Nifti1Image
     try:
-        return np.squeeze(np.asarray(nib.Nifti1Image.from_bytes(content).dataobj))
+        return np.squeeze(np.asarray(kind.from_bytes(content).dataobj))
     except Exception:  # noqa: BLE001, not NIfTI: nibabel raises whatever its parts do
         return None
 
@@ -110,10 +131,9 @@ def _array(content: bytes) -> np.ndarray | None:
 def _same_volume(volume: np.ndarray, original: Original) -> bool:
     if volume.shape != original.stored.shape:
         return False
-    a, b = volume[original.face].astype(float), original.stored[original.face].astype(float)
-    if (a == b).mean() > MOST_ALIKE:
-        return True
-    return a.std() > 0 and abs(np.corrcoef(a, b)[0, 1]) > MOST_CORRELATED
+    where = original.face
+    same = (volume[where] == original.stored[where]).mean()
+    return same > MOST_ALIKE or alike(fine(volume)[where], original.fine[where]) > MOST_CORRELATED
 
 
 def _picture(content: bytes) -> np.ndarray | None:
@@ -124,12 +144,15 @@ def _picture(content: bytes) -> np.ndarray | None:
 
 
 def _shows_slice(picture: np.ndarray, original: Original) -> bool:
-    for values, face in original.slices:
-        for turned in range(8):
-            value, where = (np.rot90(part.T if turned > 3 else part, turned % 4) for part in (values, face))
-            shape = value.shape[::-1]
-            seen = np.asarray(Image.fromarray(picture.astype(np.float32)).resize(shape, Image.Resampling.BOX), float)
-            a, b = seen[where], value[where]
-            if a.std() > 0 and b.std() > 0 and abs(np.corrcoef(a, b)[0, 1]) > MOST_CORRELATED:
+    drawn = Image.fromarray(picture.astype(np.float32))
+    for axis, planes in enumerate(original.planes):
+        size = tuple(np.delete(original.stored.shape, axis).tolist())
+        for turn in range(8):
+            # as drawn: rows by columns, before it is turned back to how planes are stored
+            shape = size if (turn % 2 == 0) == (turn < 4) else size[::-1]
+            seen = np.asarray(drawn.resize(shape[::-1], Image.Resampling.BOX), float)
+            seen = np.rot90(seen, turn % 4)
+            seen = fine(seen.T if turn > 3 else seen)
+            if any(alike(seen[where], values) > MOST_CORRELATED for values, where in planes):
                 return True
     return False

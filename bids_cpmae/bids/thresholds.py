@@ -1,7 +1,8 @@
 """From measures to verdicts: the one table of thresholds.
 
 They were set on the eight `dev` heads of `docs/evaluation.md`, on heads with other contrasts, thick slices and small
-fields of view, and on planted failures: a face left in, a mask moved, a head turned.
+fields of view, and on planted failures: a face left in, a mask moved, a head turned. FAIL is for what must not be
+shared, the original face or a changed brain in it; a new face that looks odd is REVIEW.
 """
 
 from __future__ import annotations
@@ -108,17 +109,17 @@ THRESHOLDS = (
         "1.00 where it was left in; 0.30 to 0.63 in new faces", review_above=0.75, fail_above=0.95,
     ),
     Threshold(
-        "face_filled", "holes in the new face", SEED, "0.93 to 1.00 in new faces", review_below=0.8, fail_below=0.5,
+        "face_filled", "holes in the new face", SEED, "0.93 to 1.00 in new faces", review_below=0.8,
     ),
     Threshold(
-        "template_mm", "a new face of unusual shape", SEED, "1.2 to 2.3 in new faces", review_above=5, fail_above=10,
+        "template_mm", "a new face of unusual shape", SEED, "1.2 to 2.3 in new faces", review_above=5,
     ),
     Threshold(
         "nose_mm", "a new nose of unusual size", SEED,
         "32 to 33 in new faces, 15 where the view ends at the nose", review_below=10, review_above=50,
     ),
     Threshold("skin_roughness", "rough skin", SEED, "0.20 to 0.35 in new faces", review_above=0.6),
-    Threshold("seam", "a visible border of the mask", FACE, "0.8 to 1.1", review_above=1.5, fail_above=4),
+    Threshold("seam", "a visible border of the mask", FACE, "0.8 to 1.1", review_above=1.5),
     Threshold(
         "noise_ratio", "noise that does not fit the scan", FACE, "0.36 to 1.1", review_below=0.2, review_above=2.5,
     ),
