@@ -217,7 +217,7 @@ def noise_alone():
 def a_phantom_bottle():
     def bottle(values, affine):
         x, y, z = np.indices(values.shape) - np.array(values.shape)[:, None, None, None] / 2
-        return np.where((x**2 + y**2 < 100) & (abs(z) < 30), 500, 0) + values % 3
+        return np.where((x**2 + y**2 < 100) & (abs(z) < 30), 500, 0) + np.random.default_rng(0).integers(0, 40, values.shape)
 
     return _changed(bottle)
 
@@ -278,7 +278,7 @@ def top_of_the_head():
 
 def lower_face_cut():
     def cut(values, affine):
-        below = apply_affine(affine, np.indices(values.shape).transpose(1, 2, 3, 0).astype(float))[..., 2] < -85
+        below = apply_affine(affine, np.indices(values.shape).transpose(1, 2, 3, 0).astype(float))[..., 2] < -108
         return np.where(face_voxels(values, affine) & below, 0, values)
 
     return _changed(cut)
