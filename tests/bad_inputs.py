@@ -217,7 +217,8 @@ def noise_alone():
 def a_phantom_bottle():
     def bottle(values, affine):
         x, y, z = np.indices(values.shape) - np.array(values.shape)[:, None, None, None] / 2
-        return np.where((x**2 + y**2 < 100) & (abs(z) < 30), 500, 0) + np.random.default_rng(0).integers(0, 40, values.shape)
+        noise = np.random.default_rng(0).integers(0, 12, values.shape)
+        return np.where((x**2 + y**2 < 180) & (abs(z) < 30), 500, 0) + noise
 
     return _changed(bottle)
 
