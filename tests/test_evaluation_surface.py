@@ -6,18 +6,17 @@ from heads import average_head, somebody
 
 from bids_cpmae.evaluation.surface import (
     FAR_MM,
-    REGIONS,
     by_region,
     depth_distance,
     depth_maps,
     face_pixels,
-    region_of,
     rigid_on_brain,
     skin_distances,
     skin_of,
 )
 from bids_cpmae.imaging.headspace import apply_affine
 from bids_cpmae.imaging.rendering import head_surface
+from bids_cpmae.imaging.skin import REGIONS, region_of
 
 
 @pytest.fixture(scope="module")

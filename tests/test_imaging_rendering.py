@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.rendering import FRAME_MM, View, first_hit, head_surface, otsu_threshold, render
+from bids_cpmae.imaging.rendering import FRAME_MM, View, first_hit, head_surface, render
+from bids_cpmae.imaging.skin import otsu_threshold
 
 RADIUS_MM = 60
 

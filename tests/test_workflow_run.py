@@ -63,7 +63,9 @@ def verdicts(place):
 def test_scans_that_cannot_be_read_do_not_stop_the_others(place):
     rows = verdicts(place)
     assert (place / "code").read_text() == "1"
-    assert {name: row["verdict"] for name, row in rows.items()} == {GOOD: "PASS", CUT: "FAIL", UNFETCHED: "FAIL"}
+    # untrained networks draw rubble, and that is seen
+    assert {name: row["verdict"] for name, row in rows.items()} == {GOOD: "REVIEW", CUT: "FAIL", UNFETCHED: "FAIL"}
+    assert "holes in the new face" in rows[GOOD]["reason"]
     assert "sub-02_T1w.nii.gz" in rows[CUT]["reason"]
     assert "datalad get" in rows[UNFETCHED]["reason"]
 
@@ -95,7 +97,8 @@ def test_outside_the_mask_all_is_as_it_was(place):
     assert int(row["brain_voxels_changed"]) == 0 < int(row["brain_voxels"])
     assert int(row["voxels_mask"]) == mask.sum()
     assert int(row["voxels_total"]) == mask.size
-    assert "n/a" not in [row[name] for name in MEASURES]
+    # rubble has no nose
+    assert [name for name in MEASURES if row[name] == "n/a"] in ([], ["nose_mm"])
 
 
 def test_nothing_private_is_in_the_tree(place):

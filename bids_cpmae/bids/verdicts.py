@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bids_cpmae.bids.sidecar import write_json, write_text
+from bids_cpmae.bids.thresholds import broken
+from bids_cpmae.errors import ScanError, SkippedError
 
 PASS, REVIEW, FAIL, SKIPPED = "PASS", "REVIEW", "FAIL", "SKIPPED"
 LOGS = "logs"
@@ -19,24 +21,54 @@ MEASURES = {
     "reference seen in its contrast",
     "mask_share": "Share of the field of view that was replaced",
     "brain_ml": "Volume of the registered template brain in ml",
+    "brain_signal": "Share of the registered brain that is as bright as tissue",
+    "brain_not_finite": "Share of the registered brain whose values are NaN or infinite",
+    "brain_overlap_ml": "Volume of the mask in ml on bright tissue deeper in the upper head than skin and skull reach",
+    "face_coverage": "Share of the face, as registered, that lies in the field of view",
+    "face_cut": "Share of the original face's tissue that is stored as one constant value",
+    "face_detail": "Fine detail in the original face over that of the rest of the head",
+    "mask_coverage": "Share of the face in view that was replaced; the rest is too near the brain",
+    "residual_face_mm": "Mean distance in mm between original and new skin of the face, 15 mm counting most",
+    **{f"residual_{name}_mm": f"The same for {name}" for name in
+       ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears")},
+    "face_match": "Correlation of fine structure of the original and the new face",
+    "face_filled": "Share of the new face that is tissue where the template has tissue",
+    "template_mm": "Mean distance in mm between the new skin of the face and the template's",
+    "nose_mm": "How far in mm the new nose stands out from the cheeks",
+    "skin_roughness": "Voxels per voxel of new skin that smoothing by 3 mm takes away or adds",
+    "seam": "Step at the border of the mask over the original's at the same place",
+    "noise_ratio": "Noise in tissue of the new face over that of the original at the same place",
     "voxels_total": "Voxels of the scan",
     "voxels_mask": "Voxels under the mask",
     "voxels_changed": "Voxels whose stored value changed",
     "brain_voxels": "Voxels of the registered template brain",
     "brain_voxels_changed": "Of these, voxels whose stored value changed (0 in every certificate)",
-}
+}  # fmt: skip
 COLUMNS = ("participant_id", "session_id", "source", "verdict", "reason", *MEASURES)
 MISSING = "n/a"
 NOT_REACHED = "the run stopped before this scan was done"
-# below this a registration is doubtful; a first choice: `dev` heads seen so far reach 0.97, label-map heads 0.88
-REVIEW_CORRELATION = 0.6
 # two or more parts, so that "voxels/s" or "n/a" stay what they are
 ABSOLUTE = re.compile(r"(?<![\w.~])~?(?:/[^\s/:'\"`,;)]+){2,}/?")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one scan: ``source`` is its path below the dataset."""
+    """What became of one scan.
+
+    Attributes
+    ----------
+    source : str
+        Its path below the dataset.
+    participant, session : str, str or None
+        Labels.
+    verdict : {"PASS", "REVIEW", "FAIL", "SKIPPED"}
+    reason : str
+        Why it is not PASS, and what to do.
+    measures : dict of str to float
+        By the names of `MEASURES`.
+    reached : bool
+        False for a scan that the run did not come to; a scan left alone on purpose is SKIPPED and reached.
+    """
 
     source: str
     participant: str
@@ -44,6 +76,7 @@ class Verdict:
     verdict: str
     reason: str = ""
     measures: dict[str, float] = field(default_factory=dict)
+    reached: bool = True
 
     def row(self) -> dict[str, object]:
         """The scan's line of the table."""
@@ -77,11 +110,30 @@ def without_paths(text: str, *private: Path | str) -> str:
 
 
 def judge(measures: dict[str, float]) -> tuple[str, str]:
-    """Verdict and reason for a certified scan."""
-    correlation = measures.get("registration_correlation", 1.0)
-    if correlation < REVIEW_CORRELATION:
-        return REVIEW, f"doubtful registration (correlation {correlation:.2f} < {REVIEW_CORRELATION}); look at the mask"
+    """Verdict and reason by `bids_cpmae.bids.thresholds.THRESHOLDS`; what was not measured says nothing."""
+    for verdict, fail in ((FAIL, True), (REVIEW, False)):
+        reasons = broken(measures, fail=fail)
+        if reasons:
+            return verdict, "; ".join(reasons)
     return PASS, ""
+
+
+def refuse_failed(measures: dict[str, float], name: str) -> None:
+    """Stop before anything is published, or before the dear steps, where the measures so far say FAIL.
+
+    Raises
+    ------
+    ScanError
+        With the scan's ``name``, what is wrong and the way out.
+    """
+    verdict, reason = judge(measures)
+    if verdict == FAIL:
+        raise ScanError(f"{name}: {reason}")
+
+
+def verdict_of(error: Exception) -> str:
+    """SKIPPED for a scan left alone on purpose, FAIL for anything else that stopped it."""
+    return SKIPPED if isinstance(error, SkippedError) else FAIL
 
 
 def _tsv(rows: list[dict]) -> str:
@@ -101,12 +153,13 @@ def _read(path: Path) -> list[dict]:
 def write_participant(output_dir: Path, participant: str, verdicts: list[Verdict]) -> Path:
     """A participant's table, ``logs/sub-X_desc-refacing_verdicts.tsv``.
 
-    Scans of other runs keep their lines, and so do those that this run did not come to.
+    Scans of other runs keep their lines, and so do those that this run did not come to. A scan left alone on purpose
+    gets a new line: what an earlier run said of it no longer holds.
     """
     path = output_dir / LOGS / f"sub-{participant}_{TABLE}.tsv"
     rows = {row["source"]: row for row in (_read(path) if path.exists() else [])}
     for verdict in verdicts:
-        if verdict.reason != NOT_REACHED or verdict.source not in rows:
+        if verdict.reached or verdict.source not in rows:
             rows[verdict.source] = verdict.row()
     return write_text(path, _tsv([rows[name] for name in sorted(rows)]))
 
@@ -124,7 +177,8 @@ def merge(output_dir: Path) -> tuple[Path, list[dict]]:
 def dictionary() -> dict:
     """What the columns of the table mean."""
     levels = {PASS: "certified", REVIEW: "certified, look at it before sharing",
-              FAIL: "not written, see the reason", SKIPPED: "left alone or not come to, see the reason"}  # fmt: skip
+              FAIL: "not written, see the reason",
+              SKIPPED: "left alone on purpose or not come to, see the reason"}  # fmt: skip
     return {
         "participant_id": {"Description": "Participant"},
         "session_id": {"Description": "Session"},

@@ -22,8 +22,8 @@ from bids_cpmae.errors import InputError
 from bids_cpmae.imaging.headspace import covering_grid
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.registration import Grid, Registration, register, scratch_folder
-from bids_cpmae.imaging.rendering import otsu_threshold
 from bids_cpmae.imaging.resample import resample
+from bids_cpmae.imaging.skin import otsu_threshold
 
 BRAIN_ML = (600.0, 2500.0)
 LEAST_TISSUE_ML = 20.0

@@ -28,10 +28,10 @@ from bids_cpmae.evaluation.album import Album, draw_all
 from bids_cpmae.evaluation.datasets import Comparison, add_comparison_arguments, open_comparison
 from bids_cpmae.evaluation.ranking import Outcome
 from bids_cpmae.evaluation.statistics import auc_interval, wilson_interval
-from bids_cpmae.evaluation.surface import REGIONS
 from bids_cpmae.evaluation.survey import SKIN_HEADER, skin_cells, skin_rows, survey
 from bids_cpmae.evaluation.tables import print_table, versions, write_json, write_tsv
 from bids_cpmae.imaging.rendering import View
+from bids_cpmae.imaging.skin import REGIONS
 
 LOG = logging.getLogger("bids_cpmae")
 GALLERY_VIEWS = (View(), View(yaw=-14.0), View(yaw=14.0))

@@ -23,7 +23,7 @@ from torch import nn
 from bids_cpmae.errors import ExitCode, InputError
 from bids_cpmae.evaluation.similarity import check_people
 from bids_cpmae.imaging.facemask import signed_distance
-from bids_cpmae.imaging.rendering import THRESHOLD_SHARE, otsu_threshold
+from bids_cpmae.imaging.skin import THRESHOLD_SHARE, otsu_threshold
 
 LOG = logging.getLogger("bids_cpmae")
 SPACING_MM = 2.0

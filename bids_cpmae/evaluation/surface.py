@@ -18,45 +18,13 @@ from bids_cpmae.imaging.headspace import apply_affine, covering_grid
 from bids_cpmae.imaging.registration import register, scratch_folder
 from bids_cpmae.imaging.rendering import GRID_MM, Surface, first_hit
 from bids_cpmae.imaging.resample import sample_points
+from bids_cpmae.imaging.skin import NOT_FACE, REGIONS
 
-REGIONS = ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears", "neck")
-NOT_FACE = ("ears", "neck")
 DEPTH_MM = 2.0
 # head-space boxes in mm that a face is looked at through: right, front and left side, first hit along the second axis
 FACE_BOX = ((-80.0, 80.0), (-40.0, 120.0), (-140.0, 0.0))
 FAR_MM = 15.0
 TEMPLATE_SKIN = 0.15
-
-
-def region_of(points: np.ndarray) -> np.ndarray:
-    """Which part of the face a point in head space belongs to.
-
-    Parameters
-    ----------
-    points : ndarray (..., 3)
-        RAS+ mm from the anterior commissure. On the template the tip of the nose lies at (0, 92, -70), the eyes at
-        (+-32, 62, -28), the mouth at (0, 70, -93), the chin at (0, 60, -120). Meant for skin that is replaced: all of
-        it behind the face is ``ears``.
-
-    Returns
-    -------
-    ndarray (...), int
-        Index into `REGIONS`.
-    """
-    across, forward, up = np.abs(points[..., 0]), points[..., 1], points[..., 2]
-    return np.select(
-        [
-            forward < 5,
-            up > -14,
-            (across < np.where(up < -32, 20, 10)) & (up > -80) & (forward > 60),
-            (across > 10) & (across < 55) & (up > -44) & (forward > 30),
-            (across < 28) & (up > -106) & (up <= -80) & (forward > 45),
-            (across < 30) & (up <= -106) & (up > -132) & (forward > 45),
-            up < -126,
-        ],
-        [REGIONS.index(name) for name in ("ears", "forehead", "nose", "eyes", "lips", "chin", "neck")],
-        REGIONS.index("cheeks"),
-    )
 
 
 def skin_of(surface: Surface) -> np.ndarray:

@@ -20,12 +20,10 @@ from bids_cpmae.evaluation.datasets import ORIGINAL, Comparison
 from bids_cpmae.evaluation.ranking import Outcome
 from bids_cpmae.evaluation.statistics import auc_interval, bootstrap_interval
 from bids_cpmae.evaluation.surface import (
-    REGIONS,
     by_region,
     depth_distance,
     depth_maps,
     face_pixels,
-    region_of,
     rigid_on_brain,
     skin_distances,
 )
@@ -34,6 +32,7 @@ from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_g
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.registration import register, scratch_folder
 from bids_cpmae.imaging.rendering import Surface, head_surface
+from bids_cpmae.imaging.skin import REGIONS, region_of
 from bids_cpmae.imaging.template import load_template
 
 LOG = logging.getLogger("bids_cpmae")

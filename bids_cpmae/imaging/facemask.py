@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, distance_transform_edt, label
 
-from bids_cpmae.errors import ScanError
+from bids_cpmae.errors import SkippedError
 from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affine
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
@@ -87,7 +87,7 @@ def locate_face(
 
     Raises
     ------
-    ScanError
+    SkippedError
         When no face lies in the field of view.
     """
     template = load_template()
@@ -142,7 +142,8 @@ def carry_face(
     face, brain = (resample(field, grid, source.affine, source.shape3, outside="edge") for field in (face, brain))
     mask, inside = (face < 0) & (brain > BRAIN_MARGIN_MM), brain < 0
     if not mask.any():
-        raise ScanError("no part of the face lies in the field of view; nothing to replace")
+        name = source.path.name if source.path else "the image given"
+        raise SkippedError(f"{name}: no part of the face lies in the field of view; see that it shows no face")
     voxel_ml = abs(np.linalg.det(source.affine[:3, :3])) / 1000
     measures = {
         "mask_share": round(float(mask.mean()), 4),

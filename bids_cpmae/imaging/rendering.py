@@ -9,11 +9,11 @@ from scipy import ndimage
 
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.headspace import covering_grid
+from bids_cpmae.imaging.skin import THRESHOLD_SHARE, otsu_threshold
 
 GRID_MM = 1.0
 SURFACE_SIGMA_MM = 1.0
 CLOSING_MM = 4
-THRESHOLD_SHARE = 0.4
 FRAME_MM = 250.0
 TOP_MARGIN_MM = 15.0
 LEAST_HEAD_ML = 300.0
@@ -68,28 +68,6 @@ class Surface:
 
     field: np.ndarray
     affine: np.ndarray
-
-
-def otsu_threshold(values: np.ndarray, *, bins: int = 256) -> float:
-    """The value that best parts a sample in two classes; NaN if all are equal.
-
-    Otsu 1979, doi:10.1109/TSMC.1979.4310076.
-    """
-    counts, edges = np.histogram(values, bins=bins)
-    middles = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts).astype(float)
-    sums = np.cumsum(counts * middles)
-    above = below[-1] - below
-    parted = (below > 0) & (above > 0)
-    if not parted.any():
-        return float("nan")
-    between = np.zeros(bins)
-    between[parted] = (
-        below * above * (sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)) ** 2
-    )[parted]
-    # every value in a gap between the classes is as good: take the gap's middle
-    best = middles[between >= between.max() * (1 - 1e-9)]
-    return float((best[0] + best[-1]) / 2)
 
 
 def _to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

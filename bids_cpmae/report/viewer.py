@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 
 from bids_cpmae.imaging.headspace import covering_grid
-from bids_cpmae.imaging.rendering import THRESHOLD_SHARE, otsu_threshold
 from bids_cpmae.imaging.resample import downsample
+from bids_cpmae.imaging.skin import THRESHOLD_SHARE, otsu_threshold
 
 NIIVUE_VERSION = "0.69.0"
 SPACINGS_MM = (2.0, 3.0)

@@ -13,6 +13,7 @@ from bids_cpmae.workflow.interfaces import (
     ScanInterface,
     first_look,
     load_mask,
+    look_at_face,
     refaced_name,
 )
 
@@ -58,11 +59,13 @@ class CarryMaskInputSpec(FirstInputSpec):
     affine_file = File(exists=True, mandatory=True)
     mode = traits.Enum("face", "head", usedefault=True)
     regions = traits.List(traits.Enum("face", "ears"), usedefault=True, value=["face", "ears"])
+    tissue = traits.Bool(True, usedefault=True, desc="False for phases and the like, whose values show no face")
 
 
 class CarryMaskOutputSpec(TraitedSpec):
     mask_file = File(desc="1 = replaced")
     brain_file = File(desc="registered template brain")
+    map_file = File(desc="from the scan's world to head space")
     measures = traits.Dict()
 
 
@@ -79,9 +82,11 @@ class CarryMask(ScanInterface):
         source = first_look(self.inputs)
         to_head = CoordinateMap.load(self.inputs.map_file).after(np.load(self.inputs.affine_file), *map_grid(source))
         located = carry_face(source, to_head, mode=self.inputs.mode, regions=tuple(self.inputs.regions))
+        measures = look_at_face(self.inputs, source, located) if self.inputs.tissue else located.measures
         mask = save_mask(source, located.mask, folder / "mask.nii.gz")
         brain = save_mask(source, located.brain, folder / "brain.nii.gz")
-        return {"mask_file": str(mask), "brain_file": str(brain), "measures": located.measures}
+        own_map = to_head.save(folder / "to_head.npz")
+        return {"mask_file": str(mask), "brain_file": str(brain), "map_file": str(own_map), "measures": measures}
 
 
 class TranslateContrastInputSpec(ScanInputSpec):

@@ -17,8 +17,8 @@ from nipype.interfaces.base import (
 )
 
 from bids_cpmae import __version__
-from bids_cpmae.bids.verdicts import FAIL, PASS, REVIEW, SKIPPED, Verdict, judge, without_paths
-from bids_cpmae.errors import CPMAEError, SkippedError
+from bids_cpmae.bids.verdicts import PASS, REVIEW, Verdict, judge, refuse_failed, verdict_of, without_paths
+from bids_cpmae.errors import CPMAEError
 
 
 class ScanInputSpec(BaseInterfaceInputSpec):
@@ -52,8 +52,7 @@ class ScanInterface(SimpleInterface):
         reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
         in_file = Path(self.inputs.in_file)
         reason = without_paths(reason, in_file, in_file.parent, folder, Path.home(), tempfile.gettempdir())
-        verdict = SKIPPED if isinstance(error, SkippedError) else FAIL
-        Verdict(**self.inputs.scan, verdict=verdict, reason=reason).save(Path(self.inputs.verdict_file))
+        Verdict(**self.inputs.scan, verdict=verdict_of(error), reason=reason).save(Path(self.inputs.verdict_file))
 
 
 class FirstInputSpec(ScanInputSpec):
@@ -61,6 +60,7 @@ class FirstInputSpec(ScanInputSpec):
 
     suffix = traits.Str("T1w", usedefault=True, desc="BIDS suffix")
     raw_sidecar = traits.Dict(desc="fields of the raw scan's sidecar", nohash=True)
+    force = traits.Bool(False, usedefault=True, desc="go on where there seems to be no face to replace")
 
 
 def first_look(inputs):
@@ -71,8 +71,27 @@ def first_look(inputs):
     ScanError, SkippedError
     """
     from bids_cpmae.imaging.nifti import load_source
+    from bids_cpmae.imaging.screening import screen
 
-    return load_source(inputs.in_file)
+    source = load_source(inputs.in_file)
+    metadata = dict(inputs.raw_sidecar) if isdefined(inputs.raw_sidecar) else {}
+    screen(source, suffix=inputs.suffix, metadata=metadata, force=inputs.force)
+    return source
+
+
+def look_at_face(inputs, source, located) -> dict[str, float]:
+    """Measures of a face that was found, before anything is made of it.
+
+    Raises
+    ------
+    ScanError, SkippedError
+        Where there is none to replace, or not to be replaced well.
+    """
+    from bids_cpmae.imaging.screening import screen_located
+
+    measures = {**located.measures, **screen_located(source, located, force=inputs.force)}
+    refuse_failed(measures, source.path.name)
+    return measures
 
 
 def load_mask(path: str) -> np.ndarray:
@@ -103,11 +122,11 @@ class LocateFace(ScanInterface):
 
         source = first_look(self.inputs)
         located = locate_face(source, mode=self.inputs.mode, regions=tuple(self.inputs.regions))
+        measures = look_at_face(self.inputs, source, located)
         mask = save_mask(source, located.mask, folder / "mask.nii.gz")
         brain = save_mask(source, located.brain, folder / "brain.nii.gz")
         to_head = located.to_head.save(folder / "to_head.npz")
-        return {"mask_file": str(mask), "brain_file": str(brain), "map_file": str(to_head),
-                "measures": located.measures}  # fmt: skip
+        return {"mask_file": str(mask), "brain_file": str(brain), "map_file": str(to_head), "measures": measures}
 
 
 class AlignHeadInputSpec(ScanInputSpec):
@@ -229,10 +248,12 @@ class CertifyScan(ScanInterface):
 class MeasureScanInputSpec(ScanInputSpec):
     refaced_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
-    brain_file = File(exists=True, mandatory=True)
+    map_file = File(exists=True, mandatory=True, desc="from the scan's world to head space")
     certificate = traits.Dict(mandatory=True)
     located = traits.Dict(mandatory=True, desc="measures of mask and registration")
     composed = traits.Dict(desc="measures of the new face's contrast")
+    regions = traits.List(traits.Enum("face", "ears"), usedefault=True, value=["face", "ears"])
+    tissue = traits.Bool(True, usedefault=True, desc="False for phases and the like, whose values show no face")
 
 
 class MeasureScanOutputSpec(TraitedSpec):
@@ -240,13 +261,26 @@ class MeasureScanOutputSpec(TraitedSpec):
 
 
 class MeasureScan(ScanInterface):
-    """All measures of a certified scan in one place; what a verdict hangs on is added here."""
+    """`bids_cpmae.imaging.quality.measure_quality`; stops a scan that fails before anything of it is published."""
 
     input_spec, output_spec = MeasureScanInputSpec, MeasureScanOutputSpec
 
     def _step(self, folder: Path) -> dict:
+        from bids_cpmae.imaging.headspace import CoordinateMap
+        from bids_cpmae.imaging.nifti import load_source
+        from bids_cpmae.imaging.quality import measure_quality
+
         composed = self.inputs.composed if isdefined(self.inputs.composed) else {}
-        return {"measures": {**self.inputs.located, **composed, **self.inputs.certificate}}
+        measures = {**self.inputs.located, **composed, **self.inputs.certificate}
+        if self.inputs.tissue:
+            source = load_source(self.inputs.in_file)
+            found = measure_quality(
+                source, load_source(self.inputs.refaced_file).stored, load_mask(self.inputs.mask_file),
+                to_head=CoordinateMap.load(self.inputs.map_file), regions=tuple(self.inputs.regions),
+            )  # fmt: skip
+            measures.update(found)
+            refuse_failed(measures, source.path.name)
+        return {"measures": measures}
 
 
 class PublishScanInputSpec(ScanInputSpec):

@@ -31,6 +31,7 @@ def init_participant_wf(
     work_dir: Path,
     output_dir: Path,
     random_seed: int = 0,
+    force: bool = False,
     mode: str = "face",
     regions: tuple[str, ...] = ("face", "ears"),
     device: str = "auto",
@@ -47,7 +48,7 @@ def init_participant_wf(
     scans : list of Scan
         Those to publish. What they are aligned to is worked out with them, and not published.
     bids_dir, work_dir, output_dir : Path
-    random_seed, mode, regions, device, use_gpu, weights, weights_version
+    random_seed, force, mode, regions, device, use_gpu, weights, weights_version
         As in `init_reference_scan_wf`.
     """
     workflow = pe.Workflow(name=f"sub_{re.sub(r'[^A-Za-z0-9]+', '_', participant)}_wf")
@@ -70,6 +71,7 @@ def init_participant_wf(
             sidecar_settings={**made, **drawn_from},
             review=_review(scan),
             published=scan.relative in published,
+            force=force,
             mode=mode,
             regions=regions,
             noise_seed=noise_seed(random_seed, identity),

@@ -48,6 +48,7 @@ def build_workflow(settings: Settings, scans: list[Scan]):
                 work_dir=settings.work_dir,
                 output_dir=settings.output_dir,
                 random_seed=settings.random_seed,
+                force=settings.force,
                 mode=settings.mode,
                 regions=settings.regions,
                 device=settings.device,
@@ -215,8 +216,8 @@ def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool =
             verdict = Verdict.load(path)
         else:
             missing = (SKIPPED, NOT_REACHED) if stopped else (FAIL, SILENT_DEATH)
-            verdict = Verdict(scan.relative, scan.participant, scan.session, *missing)
-        if verdict.verdict == FAIL or verdict.verdict == SKIPPED and verdict.reason != NOT_REACHED:
+            verdict = Verdict(scan.relative, scan.participant, scan.session, *missing, reached=not stopped)
+        if verdict.reached and verdict.verdict in (FAIL, SKIPPED):
             remove_outputs(settings.output_dir, outputs_of(scan.relative))
         verdicts.append(verdict)
     for participant in sorted({verdict.participant for verdict in verdicts}):

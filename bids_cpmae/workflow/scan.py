@@ -56,6 +56,8 @@ class ScanPlan:
         Why a scan that passes must be looked at all the same, if so.
     published : bool
         False where the scan is nothing but the reference of others.
+    force : bool
+        Reface what screening would leave alone.
     mode, regions, noise_seed
         As in `bids_cpmae.api.reface`.
     """
@@ -72,6 +74,7 @@ class ScanPlan:
     sidecar_settings: dict = field(default_factory=dict)
     review: str = ""
     published: bool = True
+    force: bool = False
     mode: str = "face"
     regions: tuple[str, ...] = ("face", "ears")
 
@@ -103,7 +106,7 @@ def init_reference_scan_wf(
     workflow, inputnode, outputnode = _start(plan, ())
     foreign = plan.suffix != "T1w"
     locate_face = pe.Node(
-        LocateFace(mode=plan.mode, regions=list(plan.regions), suffix=plan.suffix, raw_sidecar=plan.raw_sidecar),
+        LocateFace(mode=plan.mode, regions=list(plan.regions), **_first(plan)),
         name="locate_face", mem_gb=REGISTRATION_GB,
     )  # fmt: skip
     align_head = pe.Node(AlignHead(stand_in=foreign), name="align_head", mem_gb=REGISTRATION_GB)
@@ -173,10 +176,11 @@ def init_carried_scan_wf(plan: ScanPlan, *, trust_headers: bool = False, led: bo
     aligned = ("affine_file", "blanked_affine_file")
     reference = ("reference_file", "reference_mask_file", "reference_brain_file", "onward_file", "blanked_onward_file")
     workflow, inputnode, outputnode = _start(plan, (*origin, *(aligned if led else reference)))
-    first = {"suffix": plan.suffix, "raw_sidecar": plan.raw_sidecar}
+    first = _first(plan)
     carry_mask = pe.Node(
-        CarryMask(mode=plan.mode, regions=list(plan.regions), **first), name="carry_mask", mem_gb=VOXEL_GB
-    )
+        CarryMask(mode=plan.mode, regions=list(plan.regions), tissue=_shows_tissue(plan), **first), name="carry_mask",
+        mem_gb=VOXEL_GB,
+    )  # fmt: skip
     _connect_known(workflow, inputnode, carry_mask)
     workflow.connect([
         (inputnode, carry_mask, [("map_file", "map_file")]),
@@ -220,6 +224,15 @@ def _align(workflow: pe.Workflow, inputnode, carry_mask, **options) -> list:
     return [(in_view, "affine_file"), (blanked, "affine_file")]
 
 
+def _first(plan: ScanPlan) -> dict:
+    """What the first step of a scan is told to look at it by."""
+    return {"suffix": plan.suffix, "raw_sidecar": plan.raw_sidecar, "force": plan.force}
+
+
+def _shows_tissue(plan: ScanPlan) -> bool:
+    return plan.part in ("", "mag")
+
+
 def _start(plan: ScanPlan, more: tuple[str, ...]):
     workflow = pe.Workflow(name=plan.name)
     workflow.__desc__ = TEXT
@@ -237,7 +250,9 @@ def _connect_known(workflow: pe.Workflow, inputnode, *nodes) -> None:
 def _finish(workflow: pe.Workflow, plan: ScanPlan, inputnode, *, located, composed) -> None:
     """Certify, measure and publish what was composed under a located mask."""
     certify_scan = pe.Node(CertifyScan(), name="certify_scan", mem_gb=VOXEL_GB)
-    measure_scan = pe.Node(MeasureScan(), name="measure_scan", mem_gb=VOXEL_GB)
+    measure_scan = pe.Node(
+        MeasureScan(regions=list(plan.regions), tissue=_shows_tissue(plan)), name="measure_scan", mem_gb=VOXEL_GB
+    )
     publish_scan = pe.Node(
         PublishScan(
             output_dir=str(plan.output_dir), raw_sidecar=plan.raw_sidecar, settings=plan.sidecar_settings,
@@ -249,7 +264,7 @@ def _finish(workflow: pe.Workflow, plan: ScanPlan, inputnode, *, located, compos
     masks = [("mask_file", "mask_file"), ("brain_file", "brain_file")]
     workflow.connect([
         (located, certify_scan, masks),
-        (located, measure_scan, [*masks, ("measures", "located")]),
+        (located, measure_scan, [masks[0], ("map_file", "map_file"), ("measures", "located")]),
         (located, publish_scan, [("mask_file", "mask_file")]),
         (composed, certify_scan, [("out_file", "refaced_file")]),
         (composed, measure_scan, [("out_file", "refaced_file")]),

@@ -1,0 +1,170 @@
+"""Where the template's face, brain and head come to lie in a scan, and what the scan holds there.
+
+All is looked at on the scan's axis-aligned 2 mm grid; single voxels of the scan are read where it matters how they were
+stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.ndimage import binary_erosion, gaussian_filter
+
+from bids_cpmae.imaging.facemask import coarse_scan
+from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid, grid_points
+from bids_cpmae.imaging.nifti import SourceImage
+from bids_cpmae.imaging.registration import Grid
+from bids_cpmae.imaging.resample import sample_points
+from bids_cpmae.imaging.skin import region_of
+from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, FACE_BIT, HEAD_BIT, load_template
+
+COVERAGE_MM, AROUND_MM = 6.0, 120.0
+# template tissue, in units of its brain's 95th percentile: sinuses and airways stay out
+TISSUE = 0.25
+SIGNAL = 0.3
+LEAST_VOXELS = 200
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """The template on a scan's own 2 mm grid.
+
+    Attributes
+    ----------
+    scan : Grid
+        The scan.
+    points : ndarray (X, Y, Z, 3)
+        Head-space coordinates, RAS+ mm.
+    template : ndarray (X, Y, Z), float32
+        Its average head.
+    brain, face, ears, head : ndarray (X, Y, Z), bool
+        Its masks; face and ears reach into the air before the skin.
+    in_view : ndarray (X, Y, Z), bool
+        True in the scan's field of view.
+    """
+
+    scan: Grid
+    points: np.ndarray
+    template: np.ndarray
+    brain: np.ndarray
+    face: np.ndarray
+    ears: np.ndarray
+    head: np.ndarray
+    in_view: np.ndarray
+
+    @classmethod
+    def of(cls, source: SourceImage, to_head: CoordinateMap) -> Landmarks:
+        """Carry the template to a scan by a map from its world to head space."""
+        scan = coarse_scan(source.data, source.affine)
+        points, channels = _carried(to_head, scan.affine, scan.data.shape)
+        masks = [channel > 0.5 for channel in channels[1:]]
+        return cls(scan, points, channels[0], *masks, in_view(source, scan.affine, scan.data.shape))
+
+    @cached_property
+    def region(self) -> np.ndarray:
+        """Index into `bids_cpmae.imaging.skin.REGIONS` (X, Y, Z)."""
+        return region_of(self.points)
+
+    @cached_property
+    def flesh(self) -> np.ndarray:
+        """Where the template has tissue all around (X, Y, Z), bool, as far as it is in view."""
+        solid = (gaussian_filter(self.template, 1) > TISSUE) & self.in_view
+        return solid & binary_erosion(self.head)
+
+    @cached_property
+    def face_flesh(self) -> np.ndarray:
+        """`flesh` of the face, a voxel off its border."""
+        return self.flesh & binary_erosion(self.face)
+
+    @cached_property
+    def brain_level(self) -> float:
+        """Median of the scan where the template has its brain."""
+        inside = self.scan.data[self.brain & self.in_view]
+        return float(np.median(inside)) if inside.size else float("nan")
+
+    def brain_signal(self) -> float:
+        """Share of the template's brain in view that is as bright as tissue; NaN where there is none."""
+        inside = self.scan.data[self.brain & self.in_view]
+        return float((inside > SIGNAL * self.brain_level).mean()) if inside.size else float("nan")
+
+    def cut(self, source: SourceImage) -> float:
+        """Share of the face's flesh in which a voxel and its six neighbours are stored as the very same value.
+
+        Tissue and air of a scanner have noise; what a tool has cut away has none.
+        """
+        index = self._voxels(source, self.face_flesh)
+        if len(index) < LEAST_VOXELS:
+            return float("nan")
+        values = source.data
+        middle, same = values[tuple(index.T)], np.ones(len(index), bool)
+        for axis in range(3):
+            for step in (-1, 1):
+                beside = index.copy()
+                beside[:, axis] += step
+                same &= values[tuple(beside.T)] == middle
+        return float(same.mean())
+
+    def detail(self, source: SourceImage) -> float:
+        """Noise and fine detail in the face's flesh over that in the flesh of the rest of the head, brain left out."""
+        rest = self.flesh & ~self.brain & ~self.face & ~self.ears
+        levels = [self._roughness(source, where) for where in (self.face_flesh, rest)]
+        return levels[0] / levels[1] if levels[1] > 0 else float("nan")
+
+    def _roughness(self, source: SourceImage, where: np.ndarray) -> float:
+        """Median size of second differences along the two finest axes, relative to the value; NaN for too few."""
+        index = self._voxels(source, where)
+        values, found = source.data, []
+        for axis in np.argsort(source.spacing)[:2]:
+            step = np.eye(3, dtype=int)[axis]
+            before, here, after = (values[tuple((index + shift).T)] for shift in (-step, 0 * step, step))
+            bright = here > SIGNAL * self.brain_level
+            found.append((np.abs(before - 2 * here + after) / np.maximum(here, 1e-9))[bright])
+        found = np.concatenate(found)
+        return float(np.median(found)) if found.size >= LEAST_VOXELS else float("nan")
+
+    def _voxels(self, source: SourceImage, where: np.ndarray) -> np.ndarray:
+        """Nearest voxels (N, 3) of the scan, none of them at the edge of its field of view."""
+        world = apply_affine(self.scan.affine, np.argwhere(where))
+        index = np.rint(apply_affine(np.linalg.inv(source.affine), world)).astype(int)
+        return index[((index > 0) & (index < np.array(source.shape3) - 1)).all(1)]
+
+
+def face_coverage(source: SourceImage, to_head: CoordinateMap, mask: np.ndarray | None = None) -> float:
+    """Share of the template's face, its tissue, that lies in a scan's field of view, or in a mask on the scan's grid.
+
+    Parameters
+    ----------
+    source : SourceImage
+    to_head : CoordinateMap
+        From the scan's world to head space; continued linearly beyond the field of view.
+    mask : ndarray (X, Y, Z), bool, optional
+        True = counts; the whole field of view if not given.
+    """
+    affine, shape = covering_grid(source.affine, source.shape3, COVERAGE_MM, pad=AROUND_MM)
+    _, (template, _, face, _, head) = _carried(to_head, affine, shape)
+    where = (face > 0.5) & (head > 0.5) & (template > TISSUE)
+    if not where.any():
+        return 0.0
+    index = apply_affine(np.linalg.inv(source.affine), apply_affine(affine, np.argwhere(where)))
+    inside = ((index > -0.5) & (index < np.array(source.shape3) - 0.5)).all(1)
+    if mask is not None:
+        nearest = np.rint(index[inside]).astype(int)
+        inside[inside] = mask[tuple(nearest.T)]
+    return float(inside.mean())
+
+
+def in_view(source: SourceImage, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which voxels of a grid lie in a scan's field of view, bool."""
+    index = apply_affine(np.linalg.inv(source.affine), grid_points(affine, shape))
+    return ((index > -0.5) & (index < np.array(source.shape3) - 0.5)).all(-1)
+
+
+def _carried(to_head: CoordinateMap, affine: np.ndarray, shape: tuple[int, ...]):
+    """Head-space coordinates (X, Y, Z, 3) of a grid, and there the template's head and masks (5, X, Y, Z)."""
+    template = load_template()
+    points = to_head(grid_points(affine, shape))
+    masks = [template.mask(bit).astype(np.float32) for bit in (BRAIN_BIT, FACE_BIT, EARS_BIT, HEAD_BIT)]
+    index = apply_affine(np.linalg.inv(template.grid.affine), points)
+    return points, np.moveaxis(sample_points(np.stack([template.grid.data, *masks]), index), -1, 0)

@@ -1,0 +1,275 @@
+"""How well a face was replaced, in numbers: measured on the private side, where the original still is.
+
+The numbers go to the table of verdicts; no voxel does. All is cheap: skins are compared at 1.5 mm, the rest at 2 mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import (
+    binary_closing,
+    binary_dilation,
+    binary_erosion,
+    binary_fill_holes,
+    distance_transform_edt,
+    gaussian_filter,
+    label,
+)
+
+from bids_cpmae.imaging.align import mask_box
+from bids_cpmae.imaging.facemask import coarse_scan
+from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid, grid_points
+from bids_cpmae.imaging.landmarks import Landmarks, face_coverage
+from bids_cpmae.imaging.nifti import SourceImage
+from bids_cpmae.imaging.resample import downsample, resample, sample_points
+from bids_cpmae.imaging.seam import border_step, noise_level
+from bids_cpmae.imaging.skin import NOT_FACE, REGIONS, region_of, skin_level
+from bids_cpmae.imaging.template import load_template
+
+SKIN_MM, SMOOTH_MM, FAR_MM, CLOSING_MM = 1.5, 0.8, 15.0, 6.0
+MARGIN_MM = 16.0
+LEAST_SKIN = 50
+NO_FACE = [REGIONS.index(name) for name in NOT_FACE]
+RESIDUAL_REGIONS = tuple(name for name in REGIONS if name != "neck")
+TEMPLATE_SKIN = 0.15
+DETAIL_MM = 4.0
+THIN_MM = 1.6
+TISSUE = 0.3
+# above this height in head space nothing bright lies deeper under the skin than this but brain
+BRAIN_ABOVE_MM, BRAIN_DEEPER_MM = -10.0, 14.0
+BRAIN_BRIGHT, INNERMOST_MM = (0.55, 1.8), 35.0
+# head-space boxes in mm, |x|, y and z, that hold the ridge of the nose and the cheeks beside it
+NOSE, CHEEKS = ((0, 10), (40, 130), (-80, -55)), ((26, 42), (20, 130), (-80, -55))
+
+
+def measure_quality(
+    source: SourceImage,
+    stored: np.ndarray,
+    mask: np.ndarray,
+    *,
+    to_head: CoordinateMap,
+    regions: tuple[str, ...] = ("face", "ears"),
+) -> dict[str, float]:
+    """Hold a refaced scan against its original.
+
+    Parameters
+    ----------
+    source : SourceImage
+        The original.
+    stored : ndarray
+        The refaced scan's values as stored, of the source's shape and type.
+    mask : ndarray (X, Y, Z), bool
+        True = replaced.
+    to_head : CoordinateMap
+        From the scan's world to head space.
+    regions : tuple of {"face", "ears"}
+        What was replaced; without ``face``, nothing is said of the face.
+
+    Returns
+    -------
+    dict of str to float
+        Named and explained in `bids_cpmae.bids.verdicts.MEASURES`; what cannot be told is left out.
+    """
+    new = _refaced(source, stored)
+    marks = Landmarks.of(source, to_head)
+    level = skin_level(marks.scan.data)
+    measures = grain(source, new, mask)
+    if "face" in regions:
+        measures["mask_coverage"] = _ratio(face_coverage(source, to_head, mask), face_coverage(source, to_head))
+        measures.update(likeness(marks, coarse_scan(new.data, source.affine).data, level))
+    if level > 0 and mask.any():
+        measures["brain_overlap_ml"] = brain_overlap(source, marks, mask, level)
+        measures.update(skin_measures(FaceGrid.of(source, mask, to_head), source, new, level))
+    return {name: round(float(value), 4) for name, value in measures.items() if np.isfinite(value)}
+
+
+def _refaced(source: SourceImage, stored: np.ndarray) -> SourceImage:
+    return SourceImage(source.header, source.affine, stored.reshape(source.stored.shape), source.slope, source.inter)
+
+
+@dataclass(frozen=True)
+class FaceGrid:
+    """A 1.5 mm RAS+ grid around the mask.
+
+    Attributes
+    ----------
+    affine : ndarray (4, 4)
+    box : tuple of slice
+        The part of the scan that it covers.
+    under : ndarray (X, Y, Z), bool
+        True under the mask.
+    template : ndarray (X, Y, Z), bool
+        The template's head.
+    points : ndarray (X, Y, Z, 3)
+        Head-space coordinates, RAS+ mm.
+    """
+
+    affine: np.ndarray
+    box: tuple[slice, ...]
+    under: np.ndarray
+    template: np.ndarray
+    points: np.ndarray
+
+    @classmethod
+    def of(cls, source: SourceImage, mask: np.ndarray, to_head: CoordinateMap) -> FaceGrid:
+        """Around a mask (X, Y, Z) of a scan."""
+        box = mask_box(mask, source.affine, MARGIN_MM)
+        part = mask[box]
+        affine, shape = covering_grid(_corner(source.affine, box), part.shape, SKIN_MM)
+        points = to_head(grid_points(affine, shape))
+        template = load_template()
+        index = apply_affine(np.linalg.inv(template.grid.affine), points)
+        tissue = sample_points(template.grid.data[None], index)[..., 0] > TEMPLATE_SKIN
+        under = resample(part, _corner(source.affine, box), affine, shape) > 0.5
+        return cls(affine, box, under, _solid(tissue, SKIN_MM), points)
+
+    def head(self, image: SourceImage, level: float) -> np.ndarray:
+        """The head (X, Y, Z), True inside."""
+        scan = downsample(image.data[self.box], _corner(image.affine, self.box), self.affine, self.under.shape)
+        return _solid(gaussian_filter(scan, SMOOTH_MM / SKIN_MM) > level, SKIN_MM)
+
+
+def _corner(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """Affine of a part of a volume."""
+    moved = affine.copy()
+    moved[:3, 3] = apply_affine(affine, np.array([part.start for part in box], float))
+    return moved
+
+
+def _solid(tissue: np.ndarray, spacing: float) -> np.ndarray:
+    """The largest part of tissue, gaps of some millimetres closed and holes filled."""
+    names, count = label(tissue)
+    if not count:
+        return tissue
+    sizes = np.bincount(names.ravel())
+    sizes[0] = 0
+    reach = max(1, round(CLOSING_MM / 2 / spacing))
+    head = np.pad(names == sizes.argmax(), reach + 1, mode="edge")
+    closed = binary_fill_holes(binary_closing(head, iterations=reach) | head)
+    return closed[(slice(reach + 1, -reach - 1),) * 3]
+
+
+def _skin(solid: np.ndarray) -> np.ndarray:
+    """Voxels of a head that touch the air; the edge of the grid is no air."""
+    return solid & binary_dilation(~solid)
+
+
+def skin_measures(grid: FaceGrid, source: SourceImage, new: SourceImage, level: float) -> dict[str, float]:
+    """Distances between original, new and template skin under the mask, and the shape of the new face.
+
+    Parameters
+    ----------
+    grid : FaceGrid
+    source, new : SourceImage
+        The original and the refaced scan.
+    level : float
+        Where tissue starts, in the scan's units.
+    """
+    heads = [grid.head(image, level) for image in (source, new)]
+    skins = [_skin(head) for head in heads]
+    away = [_distance(skin) for skin in (*skins, _skin(grid.template))]
+    old, fresh = (skin & grid.under for skin in skins)
+    distance = np.concatenate([away[1][old], away[0][fresh]])
+    region = region_of(np.concatenate([grid.points[old], grid.points[fresh]]))
+    found = {"residual_face_mm": _mean(distance[~np.isin(region, NO_FACE)])}
+    for name in RESIDUAL_REGIONS:
+        found[f"residual_{name}_mm"] = _mean(distance[region == REGIONS.index(name)])
+    face = fresh & ~np.isin(region_of(grid.points), NO_FACE)
+    found["template_mm"] = _mean(away[2][face])
+    found["nose_mm"] = nose(grid.points[skins[1]])
+    found["skin_roughness"] = roughness(heads[1], face)
+    return found
+
+
+def _distance(skin: np.ndarray) -> np.ndarray:
+    """Distance in mm to a skin, `FAR_MM` at most: a hole counts as one, and not for what lies at its bottom."""
+    if not skin.any():
+        return np.full(skin.shape, FAR_MM)
+    return np.minimum(distance_transform_edt(~skin, sampling=SKIN_MM), FAR_MM)
+
+
+def nose(skin: np.ndarray) -> float:
+    """How far in mm the nose stands out from the cheeks, from skin points (N, 3) in head space; NaN without either."""
+    ridge, beside = (_within(skin, box)[:, 1] for box in (NOSE, CHEEKS))
+    if min(ridge.size, beside.size) < LEAST_SKIN:
+        return float("nan")
+    return float(np.percentile(ridge, 90) - np.percentile(beside, 75))
+
+
+def _within(points: np.ndarray, box) -> np.ndarray:
+    low, high = np.array(box, float).T
+    places = np.column_stack([np.abs(points[:, 0]), points[:, 1:]])
+    return points[((places >= low) & (places <= high)).all(1)]
+
+
+def roughness(solid: np.ndarray, where: np.ndarray) -> float:
+    """Voxels per voxel of skin that smoothing by 3 mm takes away or adds within 3 mm of it; NaN without skin."""
+    if where.sum() < LEAST_SKIN:
+        return float("nan")
+    smooth = gaussian_filter(solid.astype(np.float32), 3.0 / SKIN_MM) > 0.5
+    return float(((smooth != solid) & binary_dilation(where, iterations=2)).sum() / where.sum())
+
+
+def likeness(marks: Landmarks, new: np.ndarray, level: float) -> dict[str, float]:
+    """How much of the original's fine structure is in the new face, and whether the new face is filled with tissue.
+
+    Parameters
+    ----------
+    marks : Landmarks
+    new : ndarray (X, Y, Z)
+        The refaced scan on the grid of the landmarks.
+    level : float
+        Where tissue starts.
+    """
+    where = marks.face_flesh
+    if where.sum() < LEAST_SKIN:
+        return {}
+    fine = [(data - gaussian_filter(data, DETAIL_MM / 2))[where] for data in (marks.scan.data, new)]
+    flat = min(part.std() for part in fine) == 0
+    return {
+        "face_match": float("nan") if flat else float(np.corrcoef(*fine)[0, 1]),
+        "face_filled": float((new > level)[where].mean()),
+    }
+
+
+def grain(source: SourceImage, new: SourceImage, mask: np.ndarray) -> dict[str, float]:
+    """Step at the mask's border and noise in tissue under it, each over the original's, on voxels thinned to 1.6 mm."""
+    if not mask.any():
+        return {}
+    step = np.maximum(1, np.rint(THIN_MM / source.spacing)).astype(int)
+    box = tuple(slice(part.start, part.stop, n) for part, n in zip(mask_box(mask, source.affine), step))
+    old, fresh, inside, spacing = source.data[box], new.data[box], mask[box], source.spacing * step
+    level = TISSUE * np.percentile(old, 90)
+    tissue = (old > level) & (fresh > level)
+    border = [border_step(data, inside, spacing, within=tissue) for data in (fresh, old)]
+    deep = binary_erosion(inside & tissue)
+    noise = [noise_level(data, deep, spacing, robust=True) for data in (fresh, old)]
+    return {"seam": _ratio(*border), "noise_ratio": _ratio(*noise)}
+
+
+def brain_overlap(source: SourceImage, marks: Landmarks, mask: np.ndarray, level: float) -> float:
+    """Volume in ml of the mask that lies on what must be brain, wherever the registration has put the brain.
+
+    Above the eyes, bright tissue deeper than 14 mm under the skin is brain: scalp and skull are thinner.
+    """
+    scan = marks.scan.data
+    deep = distance_transform_edt(np.pad(_solid(gaussian_filter(scan, 0.5) > level, 2.0), 1, constant_values=True))
+    deep = 2.0 * deep[1:-1, 1:-1, 1:-1]
+    inner = scan[deep > INNERMOST_MM]
+    if not inner.size:
+        return float("nan")
+    low, high = np.median(inner) * np.array(BRAIN_BRIGHT)
+    under = resample(mask, source.affine, marks.scan.affine, scan.shape) > 0.5
+    above = marks.points[..., 2] > BRAIN_ABOVE_MM
+    hit = under & above & (deep > BRAIN_DEEPER_MM) & (scan > low) & (scan < high)
+    return float(hit.sum()) * 8.0 / 1000
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size >= LEAST_SKIN else float("nan")
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else float("nan")
