@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 from bids_cpmae.errors import ExitCode, InputError, LevelError, OutputError, UsageError
-from bids_cpmae.report.private import check_private_dir
 from bids_cpmae.settings import Settings
 
 LEVELS = ("participant", "group")
@@ -53,7 +52,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
              (args.bids_dir, args.output_dir, args.work_dir, args.bids_database_dir)]  # fmt: skip
     bids_dir, output_dir, work_dir, database_dir = paths
     check_folders(*(path.resolve() if path else None for path in paths))
-    private_dir = args.private_dir and check_private_dir(args.private_dir, output_dir, bids_dir)
+    private_dir = args.private_dir
+    if private_dir:
+        from bids_cpmae.report.private import check_private_dir
+
+        private_dir = check_private_dir(private_dir, output_dir, bids_dir)
     raw_dir = output_dir if args.layout == "raw" else None
     if raw_dir:
         output_dir = raw_dir / DERIVATIVE

@@ -121,12 +121,6 @@ def test_coverage_counts_what_the_mask_takes(good):
     assert 0.8 < covered < face_coverage(good, located.to_head)
 
 
-def test_a_map_is_needed(good):
-    located = bad.located_by_hand(good)
-    with pytest.raises(ValueError, match="map"):
-        screen_located(good, type(located)(located.mask, located.brain, located.measures))
-
-
 def real(folder, name, suffix="T1w"):
     part = "ixi2mm" if name.startswith("IXI") else "heads"
     return load_source(folder / part / f"sub-{name}" / "anat" / f"sub-{name}_{suffix}.nii.gz")

@@ -93,7 +93,10 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     new = meet_skin(scan, clear_skin(synthetic[box], level, spacing), inside, level, spacing)
     scan_tissue = ~inside & (scan > TISSUE * level)
 
-    new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing)
+    # where only the brain and a shell around it are kept, the new head is no reconstruction of anything outside the
+    # mask: there is one gain for all of it, and no step that could be measured
+    alone = not air.any()
+    new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing, drifts=not alone)
     new = match_sharpness(scan, new, ~inside & (np.maximum(scan, new) > EDGE * level))
     quiet = quiet_sigma(scan, scan_tissue, spacing)
     background = Background.of(known, air, box, spacing, fallback=quiet)
@@ -102,7 +105,7 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     floor = background.level
     new = np.sqrt(new * new + floor * floor)
     residual = np.where(inside | (air[box] & (new < 1.5 * floor)), 0, scan - new)
-    new = new + membrane(residual, ~inside, spacing)
+    new = new if alone else new + membrane(residual, ~inside, spacing)
     new = match_detail(scan, new, inside, level, spacing, noise=quiet)
 
     times = GRAIN_MOST_LARGE if np.prod(spacing) ** (1 / 3) > LARGE_VOXEL_MM else GRAIN_MOST
@@ -201,16 +204,20 @@ def smooth_step(values: np.ndarray, low: float | np.ndarray, high: float | np.nd
     return share * share * (3 - 2 * share)
 
 
-def match_gain(scan: np.ndarray, new: np.ndarray, tissue: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def match_gain(
+    scan: np.ndarray, new: np.ndarray, tissue: np.ndarray, spacing: np.ndarray, *, drifts: bool = True
+) -> np.ndarray:  # fmt: skip
     """The new head times the smooth ratio of scan to new head, seen in ``tissue`` outside the mask.
 
-    All arrays (X, Y, Z); ``spacing`` (3,) in mm.
+    All arrays (X, Y, Z); ``spacing`` (3,) in mm; without ``drifts`` the ratio is one for all.
     """
     amount, weight = np.where(tissue, scan, 0), np.where(tissue, new, 0)
     total = float(weight.sum(dtype=float))
     if total == 0:
         return new
     overall = float(amount.sum(dtype=float)) / total
+    if not drifts:
+        return new * overall
     # where the two heads lie apart, skin meets air: such ratios say nothing about gain
     trusted = (amount > GAIN_LIMITS[0] * overall * weight) & (amount < GAIN_LIMITS[1] * overall * weight)
     prior_weight = 1e-3 * total / max(1, int(tissue.sum()))

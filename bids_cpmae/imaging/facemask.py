@@ -15,7 +15,8 @@ from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import downsample, resample
 from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
 
-BRAIN_MARGIN_MM = 8.0
+# in head mode the skin over the crown must be new as a whole: it begins some 8 mm from the brain
+BRAIN_MARGIN_MM, HEAD_MARGIN_MM = 8.0, 5.0
 COARSE_MM = 2.0
 FIELD_MM = 4.0
 # tissue outside the face thinner than twice this many coarse voxels, and this near to it, is an ear that stuck out
@@ -140,7 +141,8 @@ def carry_face(
     if mode == "face":
         face = with_strays(face, brain, downsample(source.data, source.affine, grid, shape))
     face, brain = (resample(field, grid, source.affine, source.shape3, outside="edge") for field in (face, brain))
-    mask, inside = (face < 0) & (brain > BRAIN_MARGIN_MM), brain < 0
+    margin = BRAIN_MARGIN_MM if mode == "face" else HEAD_MARGIN_MM
+    mask, inside = (face < 0) & (brain > margin), brain < 0
     if not mask.any():
         name = source.path.name if source.path else "the image given"
         raise SkippedError(f"{name}: no part of the face lies in the field of view; see that it shows no face")

@@ -121,11 +121,7 @@ def screen_located(source: SourceImage, located: FaceLocation, *, force: bool = 
     ------
     SkippedError
         When the face was taken away before, or lies outside the field of view.
-    ValueError
-        When the location comes without its map to head space.
     """
-    if located.to_head is None:
-        raise ValueError("the location has no map to head space")
     marks = Landmarks.of(source, located.to_head)
     measures = {
         "face_coverage": face_coverage(source, located.to_head),
