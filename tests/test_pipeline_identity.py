@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from bids_cpmae.evaluation.rendering import head_surface
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
@@ -13,6 +12,7 @@ from bids_cpmae.imaging.facemask import carry_face, locate_face, map_grid
 from bids_cpmae.imaging.headspace import apply_affine
 from bids_cpmae.imaging.nifti import SourceImage, load_source
 from bids_cpmae.imaging.recolour import compose_series, recolour
+from bids_cpmae.imaging.rendering import head_surface
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.rigid import align_rigid
 from bids_cpmae.model.weights import load_cpmae
