@@ -119,11 +119,6 @@ def singular_affine(path):
 # --- what the image says: () -> image
 
 
-def four_volumes():
-    values, affine = average_head()
-    return as_image(np.stack([values[::2, ::2, ::2]] * 4, -1), affine @ np.diag([2, 2, 2, 1]))
-
-
 def colours():
     values, affine = average_head()
     return nib.Nifti1Image(np.zeros(values.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")]), affine)

@@ -30,7 +30,7 @@ FILES = {
     bad.singular_affine: (FAIL, "repair the header"),
 }  # fmt: skip
 IMAGES = {
-    bad.four_volumes: (FAIL, "volume"), bad.colours: (FAIL, "RGB"), bad.complex_values: (FAIL, "complex"),
+    bad.colours: (FAIL, "RGB"), bad.complex_values: (FAIL, "complex"),
     bad.few_slices: (FAIL, "too few"), bad.all_nan: (FAIL, "NaN"), bad.constant: (FAIL, "same value"),
     bad.in_metres: (FAIL, "repair the header"), bad.of_a_fly: (FAIL, "voxels of"),
     bad.of_a_mouse: (FAIL, "too small for a head"), bad.of_a_giant: (FAIL, "too large for a head"),

@@ -78,7 +78,7 @@ def test_whatever_does_not_pair_is_an_error(tmp_path, raw, refaced):
     assert "sub-9" in fails("--participants-split", "test")
     assert "there are 3" in fails("--people", "4")
     assert "named twice" in fails("--derivatives", f"a={refaced}", "--derivatives", f"a={refaced}")
-    with pytest.raises(InputError, match="no T1w"):
+    with pytest.raises(InputError, match="no anatomical scan"):
         compared(write_dataset(tmp_path / "none"), tmp_path / "out")
     assert not (tmp_path / "out").exists() and not (tmp_path / "work").exists()
 

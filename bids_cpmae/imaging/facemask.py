@@ -168,6 +168,8 @@ def with_strays(face: np.ndarray, brain: np.ndarray, scan: np.ndarray) -> np.nda
     ndarray (X, Y, Z), float32
         Signed distance of the face and the strays.
     """
+    if not (face < 0).any():
+        return face
     tissue = scan > STRAY_LEVEL * np.percentile(scan[scan > 0], 75) if (scan > 0).any() else scan > 0
     # hollows inside the head are no air around it
     head = binary_fill_holes(tissue)
