@@ -98,7 +98,7 @@ BEYOND_BIDS = _names("""
     WaterFatShift
 """)
 # written by this software
-OWN = _names("RandomSeed IdentitySeed Mode WeightsVersion")
+OWN = _names("RandomSeed IdentitySeed Mode WeightsVersion FaceDrawnFrom")
 # of a dataset or derivative as a whole; public by intent
 DATASET = _names("""
     Acknowledgements Authors BIDSVersion Code CodeURL Container ContainerTag ContainerType ContainerURI
