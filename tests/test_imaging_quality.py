@@ -130,7 +130,7 @@ def test_finer_voxels_give_about_the_same(source, location, new_face):
 
 def test_a_real_face_left_in_or_missed_fails(real_data):
     source = real(real_data, "IXI033")
-    found = registered(source)
+    found = registered(source.path)
     left = measure_quality(source, source.stored, found.mask, to_head=found.to_head)
     assert judge(left)[0] == FAIL and left["residual_face_mm"] == 0
     slipped = CoordinateMap(found.to_head.affine, found.to_head.points + np.array([0, 25, 0], np.float32))

@@ -1,7 +1,6 @@
 """Knowing when not to: what is recognised before and after the face was found, and what passes."""
 
-import os
-import pickle
+from functools import lru_cache
 
 import bad_inputs as bad
 import nibabel as nib
@@ -11,6 +10,7 @@ from heads import as_image, average_head
 
 from bids_cpmae.bids.verdicts import PASS, REVIEW, judge
 from bids_cpmae.errors import ScanError, SkippedError
+from bids_cpmae.imaging.facemask import locate_face
 from bids_cpmae.imaging.landmarks import face_coverage
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.orientation import turn_scores, turned
@@ -126,15 +126,10 @@ def real(folder, name, suffix="T1w"):
     return load_source(folder / part / f"sub-{name}" / "anat" / f"sub-{name}_{suffix}.nii.gz")
 
 
-def located(source):
-    """Located by the registration, or read from a folder of earlier results, for it takes half a minute."""
-    from bids_cpmae.imaging.facemask import locate_face
-
-    kept = os.environ.get("BIDS_CPMAE_TEST_LOCATED")
-    if kept:
-        with open(os.path.join(kept, f"{source.path.name.split('.')[0]}.pkl"), "rb") as file:
-            return pickle.load(file)
-    return locate_face(source)
+@lru_cache
+def located(path):
+    """A scan's face as registered; once a session, for it takes half a minute."""
+    return locate_face(load_source(path))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +144,7 @@ def test_real_heads_pass_the_first_look(real_data, name, suffix):
 @pytest.mark.parametrize("name", ["adult", "IXI211", "croppedfov", "facecut", "thickslice", "defaced"])
 def test_real_faces(real_data, name):
     source = real(real_data, name)
-    found = located(source)
+    found = located(source.path)
     if name == "defaced":
         with pytest.raises(SkippedError, match="taken away before"):
             screen_located(source, found)
