@@ -18,6 +18,7 @@ from bids_cpmae.imaging.certify import Certificate, certify
 from bids_cpmae.imaging.compose import compose_face
 from bids_cpmae.imaging.facemask import locate_face
 from bids_cpmae.imaging.nifti import SourceImage, load_source, save_like, save_mask
+from bids_cpmae.imaging.screening import screen, screen_located
 from bids_cpmae.model.weights import load_cpmae
 
 
@@ -98,6 +99,7 @@ def reface(
     regions: tuple[str, ...] = ("face", "ears"),
     device: str = "cpu",
     weights: Path | None = None,
+    force: bool = False,
 ) -> Refaced:
     """Give the head in one scan another face.
 
@@ -116,6 +118,8 @@ def reface(
     device : {"auto", "cpu", "cuda"}
     weights : Path, optional
         The shipped ones if not given.
+    force : bool
+        Reface what screening would leave alone.
 
     Returns
     -------
@@ -129,7 +133,7 @@ def reface(
     with tempfile.TemporaryDirectory(prefix="bids_cpmae_") as folder:
         made = _reface_into(
             Path(folder), image, "image.nii", "mask.nii", seed=seed, participant=participant, mode=mode,
-            regions=regions, device=device, weights=weights,
+            regions=regions, device=device, weights=weights, force=force,
         )  # fmt: skip
         images = [made.kind.from_bytes(path.read_bytes()) for path in (made.image, made.mask)]
     return Refaced(images[0], images[1], made.certificate, made.measures)
@@ -146,11 +150,13 @@ class _Made:
     kind: type[nib.Nifti1Image]
 
 
-def _reface_into(folder, image, name, mask_name, *, seed, participant, mode, regions, device, weights) -> _Made:
+def _reface_into(folder, image, name, mask_name, *, seed, participant, mode, regions, device, weights, force) -> _Made:
     source = load_source(image)
     origin = source.path or (image.get_filename() if hasattr(image, "get_filename") else None)
     identity = identity_seed(seed, participant or participant_of(origin))
+    screen(source, force=force)
     located = locate_face(source, mode=mode, regions=tuple(regions))
+    measures = {**located.measures, **screen_located(source, located, force=force)}
     stored = replace_face(
         source, located.mask, mode=mode, seed=seed, identity=identity, device=device, weights=weights
     )  # fmt: skip
@@ -158,7 +164,7 @@ def _reface_into(folder, image, name, mask_name, *, seed, participant, mode, reg
     mask = save_mask(source, located.mask, folder / mask_name)
     certificate = certify(source, written, located.mask, located.brain)
     kind = nib.Nifti2Image if isinstance(source.header, nib.Nifti2Header) else nib.Nifti1Image
-    return _Made(written, mask, certificate, located.measures, kind)
+    return _Made(written, mask, certificate, measures, kind)
 
 
 def reface_file(source: Path, target: Path, *, mask_out: Path | None = None, **options) -> Certificate:
@@ -182,7 +188,7 @@ def reface_file(source: Path, target: Path, *, mask_out: Path | None = None, **o
     if mask_out and mask_out.resolve() == target.resolve():
         raise OutputError(f"{target}: image and mask would be the same file; choose another name for one")
     defaults = {"seed": 0, "participant": None, "mode": "face", "regions": ("face", "ears"), "device": "cpu"}
-    options = {**defaults, "weights": None, **options}
+    options = {**defaults, "weights": None, "force": False, **options}
     with tempfile.TemporaryDirectory(prefix=".bids_cpmae_", dir=target.absolute().parent) as folder:
         names = (f"image_{target.name}", f"mask_{mask_out.name}" if mask_out else "mask.nii")
         made = _reface_into(Path(folder), source, *names, **options)

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--regions", nargs="+", choices=("face", "ears"), default=["face", "ears"], help="default: face ears"
     )
+    parser.add_argument("--force", action="store_true", help="reface what would be left alone, e.g. a defaced scan")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     parser.add_argument("--model-weights", "--model_weights", type=Path, metavar="FILE", help="default: those shipped")
 
@@ -32,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
     label = args.participant_label.removeprefix("sub-") if args.participant_label else None
     certificate = reface_file(
         args.source, args.target, mask_out=args.mask_out, seed=args.seed, participant=label, mode=args.mode,
-        regions=tuple(args.regions), device=args.device, weights=args.model_weights,
+        regions=tuple(args.regions), device=args.device, weights=args.model_weights, force=args.force,
     )  # fmt: skip
     print(json.dumps(certificate.as_dict(), indent=2))
     return 0
