@@ -18,7 +18,7 @@ def head_with_ear():
 def test_the_rest_of_an_ear_is_taken_and_the_head_is_not():
     head, ear, face, brain = head_with_ear()
     scan = np.where(head | ear, 100.0, 0.0)
-    found = with_strays(face, brain, scan) < 0
+    found = with_strays(face, brain, face, scan) < 0
     rest = ear & ~head & (face > 0)
     assert rest.sum() > 100 and found[rest].mean() > 0.6  # all but its root
     assert not (found & head & (face > 0)).any()
@@ -27,5 +27,11 @@ def test_the_rest_of_an_ear_is_taken_and_the_head_is_not():
 
 def test_a_head_without_strays_keeps_its_mask():
     head, _, face, brain = head_with_ear()
-    assert np.array_equal(with_strays(face, brain, np.where(head, 100.0, 0.0)), face)
-    assert np.array_equal(with_strays(face, brain, np.zeros(head.shape)), face)
+    assert np.array_equal(with_strays(face, brain, face, np.where(head, 100.0, 0.0)), face)
+    assert np.array_equal(with_strays(face, brain, face, np.zeros(head.shape)), face)
+
+
+def test_far_from_the_ears_nothing_is_taken():
+    head, ear, face, brain = head_with_ear()
+    away = np.full(face.shape, 99.0, np.float32)
+    assert np.array_equal(with_strays(face, brain, away, np.where(head | ear, 100.0, 0.0)), face)

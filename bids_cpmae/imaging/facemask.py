@@ -13,13 +13,13 @@ from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affi
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import downsample, resample
-from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
+from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, SPACING, load_template
 
 # in head mode the skin over the crown must be new as a whole: it begins some 8 mm from the brain
 BRAIN_MARGIN_MM, HEAD_MARGIN_MM = 8.0, 5.0
 COARSE_MM = 2.0
 FIELD_MM = 4.0
-# tissue outside the face thinner than twice this many coarse voxels, and this near to it, is an ear that stuck out
+# tissue outside the mask thinner than twice this many coarse voxels, and this near to an ear, is an ear that stuck out
 STRAY_LEVEL, STRAY_VOXELS, STRAY_REACH_MM = 0.25, 2, 25.0
 
 
@@ -131,15 +131,15 @@ def carry_face(
     template = load_template()
     grid, shape = covering_grid(source.affine, source.shape3, COARSE_MM)
     wanted = template.replaced_with_air(tuple(regions)) if mode == "face" else np.ones_like(template.masks, bool)
-    face, brain = (
+    face, brain, ears = (
         # beyond head space the nearest edge counts, so that the air before the face goes on
         resample(signed_distance(part, SPACING), head_affine(SPACING), grid, shape, through=to_head, outside="edge")
-        for part in (wanted, template.mask(BRAIN_BIT))
+        for part in (wanted, template.mask(BRAIN_BIT), template.mask(EARS_BIT))
     )
     # the field stretches distances: measure the margin where the brain came to lie
     brain = signed_distance(brain < 0, COARSE_MM)
-    if mode == "face":
-        face = with_strays(face, brain, downsample(source.data, source.affine, grid, shape))
+    if mode == "face" and "ears" in regions:
+        face = with_strays(face, brain, ears, downsample(source.data, source.affine, grid, shape))
     face, brain = (resample(field, grid, source.affine, source.shape3, outside="edge") for field in (face, brain))
     margin = BRAIN_MARGIN_MM if mode == "face" else HEAD_MARGIN_MM
     mask, inside = (face < 0) & (brain > margin), brain < 0
@@ -154,13 +154,13 @@ def carry_face(
     return FaceLocation(mask, inside, measures, to_head)
 
 
-def with_strays(face: np.ndarray, brain: np.ndarray, scan: np.ndarray) -> np.ndarray:
-    """The face with what of ears and other thin parts would be left sticking out of the head beside it.
+def with_strays(face: np.ndarray, brain: np.ndarray, ears: np.ndarray, scan: np.ndarray) -> np.ndarray:
+    """The face with what of an ear would be left sticking out of the head beside it.
 
     Parameters
     ----------
-    face, brain : ndarray (X, Y, Z), float32
-        Signed distances in mm on the coarse grid, negative inside.
+    face, brain, ears : ndarray (X, Y, Z), float32
+        Signed distances in mm on the coarse grid, negative inside; to all that is replaced, the brain, and the ears.
     scan : ndarray (X, Y, Z)
 
     Returns
@@ -180,7 +180,7 @@ def with_strays(face: np.ndarray, brain: np.ndarray, scan: np.ndarray) -> np.nda
         return face
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     body = binary_dilation(largest, iterations=STRAY_VOXELS)
-    strays = kept & ~body & (face < STRAY_REACH_MM) & (brain > BRAIN_MARGIN_MM)
+    strays = kept & ~body & (ears < STRAY_REACH_MM) & (brain > BRAIN_MARGIN_MM)
     if not strays.any():
         return face
     # and the air next to them, so that no halo of theirs stays
