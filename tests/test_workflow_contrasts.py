@@ -135,8 +135,9 @@ def load(place, name):
 
 def test_every_scan_has_its_verdict_and_one_bad_one_stops_no_other(place):
     verdicts = rows(place, "desc-refacing_verdicts.tsv")
+    # untrained networks draw no face that would pass unseen
     assert {name: row["verdict"] for name, row in verdicts.items()} == {
-        T1W: "PASS", T2W: "PASS", ECHOES[0]: "PASS", ECHOES[1]: "PASS", BROKEN: "FAIL", ALONE: "REVIEW",
+        T1W: "REVIEW", T2W: "REVIEW", ECHOES[0]: "REVIEW", ECHOES[1]: "REVIEW", BROKEN: "FAIL", ALONE: "REVIEW",
     }  # fmt: skip
     assert "no T1w scan" in verdicts[ALONE]["reason"]
     assert float(verdicts[T2W]["registration_correlation"]) > 0.8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,7 @@ class AlignToReference(ScanInterface):
 class CarryMaskInputSpec(FirstInputSpec):
     map_file = File(exists=True, mandatory=True, desc="to head space from the scan the face is drawn from")
     affine_file = File(exists=True, mandatory=True)
+    lead_mask_file = File(exists=True, desc="mask of another scan of the same series, taken over on the same grid")
     mode = traits.Enum("face", "head", usedefault=True)
     regions = traits.List(traits.Enum("face", "ears"), usedefault=True, value=["face", "ears"])
     tissue = traits.Bool(True, usedefault=True, desc="False for phases and the like, whose values show no face")
@@ -82,6 +84,9 @@ class CarryMask(ScanInterface):
         source = first_look(self.inputs)
         to_head = CoordinateMap.load(self.inputs.map_file).after(np.load(self.inputs.affine_file), *map_grid(source))
         located = carry_face(source, to_head, mode=self.inputs.mode, regions=tuple(self.inputs.regions))
+        if isdefined(self.inputs.lead_mask_file):
+            lead = load_mask(self.inputs.lead_mask_file)
+            located = replace(located, mask=lead) if lead.shape == located.mask.shape else located
         measures = look_at_face(self.inputs, source, located) if self.inputs.tissue else located.measures
         mask = save_mask(source, located.mask, folder / "mask.nii.gz")
         brain = save_mask(source, located.brain, folder / "brain.nii.gz")

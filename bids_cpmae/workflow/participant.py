@@ -114,6 +114,7 @@ def _connect(workflow: pe.Workflow, parts: dict, scan: Scan) -> None:
     if scan.lead:
         for name in ("affine_file", "blanked_affine_file"):
             workflow.connect(parts[scan.lead.relative], f"outputnode.{name}", part, f"inputnode.{name}")
+        workflow.connect(parts[scan.lead.relative], "outputnode.mask_file", part, "inputnode.lead_mask_file")
         return
     reference = parts[scan.reference.relative]
     part.inputs.inputnode.reference_file = str(scan.reference.path)

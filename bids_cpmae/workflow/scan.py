@@ -165,7 +165,7 @@ def init_carried_scan_wf(plan: ScanPlan, *, trust_headers: bool = False, led: bo
         Of the scan to align to.
     ``inputnode.onward_file``, ``.blanked_onward_file``
         Its own alignments, if it is not the scan that the face is drawn from.
-    ``inputnode.affine_file``, ``.blanked_affine_file``
+    ``inputnode.affine_file``, ``.blanked_affine_file``, ``.lead_mask_file``
         In place of the five above, where ``led``.
 
     Outputs
@@ -174,8 +174,9 @@ def init_carried_scan_wf(plan: ScanPlan, *, trust_headers: bool = False, led: bo
     """
     origin = ("map_file", "frame_file", "head_file")
     aligned = ("affine_file", "blanked_affine_file")
+    lead = (*aligned, "lead_mask_file")
     reference = ("reference_file", "reference_mask_file", "reference_brain_file", "onward_file", "blanked_onward_file")
-    workflow, inputnode, outputnode = _start(plan, (*origin, *(aligned if led else reference)))
+    workflow, inputnode, outputnode = _start(plan, (*origin, *(lead if led else reference)))
     first = _first(plan)
     carry_mask = pe.Node(
         CarryMask(mode=plan.mode, regions=list(plan.regions), tissue=_shows_tissue(plan), **first), name="carry_mask",
@@ -187,6 +188,7 @@ def init_carried_scan_wf(plan: ScanPlan, *, trust_headers: bool = False, led: bo
         (carry_mask, outputnode, [("mask_file", "mask_file"), ("brain_file", "brain_file")]),
     ])  # fmt: skip
     if led:
+        workflow.connect(inputnode, "lead_mask_file", carry_mask, "lead_mask_file")
         ends = [(inputnode, "affine_file"), (inputnode, "blanked_affine_file")]
     else:
         ends = _align(workflow, inputnode, carry_mask, trust_headers=trust_headers, **first)
