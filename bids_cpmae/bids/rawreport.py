@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bids_cpmae.bids.privacy.findings import Finding
 from bids_cpmae.bids.sidecar import write_json, write_text
+from bids_cpmae.bids.tsv import read_tsv
 from bids_cpmae.bids.verdicts import LOGS
 
 TABLE = "desc-sharing_files"
@@ -114,7 +114,4 @@ def verdict_rows(derivative_dir: Path, participant: str) -> dict[str, dict[str, 
     from bids_cpmae.bids.verdicts import TABLE as VERDICTS
 
     path = derivative_dir / LOGS / f"sub-{participant}_{VERDICTS}.tsv"
-    if not path.exists():
-        return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        return {row["source"]: row for row in csv.DictReader(file, delimiter="\t")}
+    return {row["source"]: row for row in read_tsv(path)} if path.exists() else {}

@@ -5,14 +5,13 @@ Nothing but headers is read.
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from bids_cpmae.bids.reference import Scan, entities_of, extent
 from bids_cpmae.bids.sidecar import write_json, write_text
-from bids_cpmae.bids.verdicts import LOGS, MISSING
+from bids_cpmae.bids.tsv import MISSING, read_tsv, tsv_text
+from bids_cpmae.bids.verdicts import LOGS
 
 TABLE = "desc-untouched_scans"
 # voxels no longer than this show a face where the field of view reaches beyond a brain: back to front, down to up
@@ -93,26 +92,12 @@ def write_untouched(output_dir: Path, untouched: list[Untouched], participants: 
         own = [one.row() for one in untouched if one.participant == participant]
         path = logs / f"sub-{participant}_{TABLE}.tsv"
         if own:
-            write_text(path, _tsv(own))
+            write_text(path, tsv_text(tuple(COLUMNS), own))
         else:
             path.unlink(missing_ok=True)
         rows += own
-    everything = [row for path in sorted(logs.glob(f"sub-*_{TABLE}.tsv")) for row in _read(path)]
+    everything = [row for path in sorted(logs.glob(f"sub-*_{TABLE}.tsv")) for row in read_tsv(path)]
     if everything:
-        write_text(logs / f"{TABLE}.tsv", _tsv(everything))
+        write_text(logs / f"{TABLE}.tsv", tsv_text(tuple(COLUMNS), everything))
         write_json(logs / f"{TABLE}.json", {name: {"Description": text} for name, text in COLUMNS.items()})
     return rows
-
-
-def _tsv(rows: list[dict]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, tuple(COLUMNS), restval=MISSING, extrasaction="ignore", delimiter="\t",
-                            lineterminator="\n")  # fmt: skip
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _read(path: Path) -> list[dict]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, delimiter="\t"))

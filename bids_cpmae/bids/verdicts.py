@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from bids_cpmae.bids.sidecar import write_json, write_text
 from bids_cpmae.bids.thresholds import broken
+from bids_cpmae.bids.tsv import MISSING, read_tsv, tsv_text
 from bids_cpmae.errors import ScanError, SkippedError
 
 PASS, REVIEW, FAIL, SKIPPED = "PASS", "REVIEW", "FAIL", "SKIPPED"
@@ -45,7 +44,6 @@ MEASURES = {
     "brain_voxels_changed": "Of these, voxels whose stored value changed (0 in every certificate)",
 }  # fmt: skip
 COLUMNS = ("participant_id", "session_id", "source", "verdict", "reason", *MEASURES)
-MISSING = "n/a"
 NOT_REACHED = "the run stopped before this scan was done"
 # two or more parts, so that "voxels/s" or "n/a" stay what they are
 ABSOLUTE = re.compile(r"(?<![\w.~])~?(?:/[^\s/:'\"`,;)]+){2,}/?")
@@ -136,20 +134,6 @@ def verdict_of(error: Exception) -> str:
     return SKIPPED if isinstance(error, SkippedError) else FAIL
 
 
-def _tsv(rows: list[dict]) -> str:
-    text = io.StringIO()
-    # lines of another version may have other columns
-    writer = csv.DictWriter(text, COLUMNS, restval=MISSING, extrasaction="ignore", delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _read(path: Path) -> list[dict]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
-
-
 def write_participant(output_dir: Path, participant: str, verdicts: list[Verdict]) -> Path:
     """A participant's table, ``logs/sub-X_desc-refacing_verdicts.tsv``.
 
@@ -157,19 +141,19 @@ def write_participant(output_dir: Path, participant: str, verdicts: list[Verdict
     gets a new line: what an earlier run said of it no longer holds.
     """
     path = output_dir / LOGS / f"sub-{participant}_{TABLE}.tsv"
-    rows = {row["source"]: row for row in (_read(path) if path.exists() else [])}
+    rows = {row["source"]: row for row in (read_tsv(path) if path.exists() else [])}
     for verdict in verdicts:
         if verdict.reached or verdict.source not in rows:
             rows[verdict.source] = verdict.row()
-    return write_text(path, _tsv([rows[name] for name in sorted(rows)]))
+    return write_text(path, tsv_text(COLUMNS, [rows[name] for name in sorted(rows)]))
 
 
 def merge(output_dir: Path) -> tuple[Path, list[dict]]:
     """All participants' tables as one, with its data dictionary; returns its path and rows."""
-    rows = [row for path in sorted((output_dir / LOGS).glob(f"sub-*_{TABLE}.tsv")) for row in _read(path)]
+    rows = [row for path in sorted((output_dir / LOGS).glob(f"sub-*_{TABLE}.tsv")) for row in read_tsv(path)]
     if not rows:
         return output_dir / f"{TABLE}.tsv", rows
-    path = write_text(output_dir / f"{TABLE}.tsv", _tsv(rows))
+    path = write_text(output_dir / f"{TABLE}.tsv", tsv_text(COLUMNS, rows))
     write_json(output_dir / f"{TABLE}.json", dictionary())
     return path, rows
 

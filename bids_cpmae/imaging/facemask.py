@@ -96,7 +96,7 @@ def locate_face(
     with scratch_folder() as folder:
         found = register(template.grid, scan, folder=Path(folder), seed=seed)
         to_head = found.moving_to_fixed(*map_grid(source))
-    located = carry_face(source, to_head, mode=mode, regions=regions)
+    located = carry_face(source, to_head, mode=mode, regions=regions, scan=scan)
     return replace(located, measures={"registration_correlation": round(found.similarity, 4), **located.measures})
 
 
@@ -106,7 +106,12 @@ def map_grid(source: SourceImage) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def carry_face(
-    source: SourceImage, to_head: CoordinateMap, *, mode: str = "face", regions: tuple[str, ...] = ("face", "ears")
+    source: SourceImage,
+    to_head: CoordinateMap,
+    *,
+    mode: str = "face",
+    regions: tuple[str, ...] = ("face", "ears"),
+    scan: Grid | None = None,
 ) -> FaceLocation:
     """Carry the template's masks to a scan by a map that is known.
 
@@ -118,6 +123,8 @@ def carry_face(
         From the scan's world to head space.
     mode, regions
         As in `locate_face`.
+    scan : Grid, optional
+        Its `coarse_scan`, where the caller has it.
 
     Returns
     -------
@@ -125,7 +132,7 @@ def carry_face(
 
     Raises
     ------
-    ScanError
+    SkippedError
         When no face lies in the field of view.
     """
     template = load_template()
@@ -139,7 +146,7 @@ def carry_face(
     # the field stretches distances: measure the margin where the brain came to lie
     brain = signed_distance(brain < 0, COARSE_MM)
     if mode == "face" and "ears" in regions:
-        face = with_strays(face, brain, ears, downsample(source.data, source.affine, grid, shape))
+        face = with_strays(face, brain, ears, (scan or coarse_scan(source.data, source.affine)).data)
     face, brain = (resample(field, grid, source.affine, source.shape3, outside="edge") for field in (face, brain))
     margin = BRAIN_MARGIN_MM if mode == "face" else HEAD_MARGIN_MM
     mask, inside = (face < 0) & (brain > margin), brain < 0

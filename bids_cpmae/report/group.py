@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bids_cpmae.bids.sidecar import write_json, write_text
-from bids_cpmae.bids.verdicts import MISSING, dictionary, without_paths
+from bids_cpmae.bids.tsv import MISSING, tsv_text
+from bids_cpmae.bids.verdicts import dictionary, without_paths
 from bids_cpmae.errors import OutputError
 from bids_cpmae.report.measures import Dataset
 from bids_cpmae.report.page import GROUP_PAGE, VERDICTS, citation, dataset_name, fill, link_to, made_with, page_name
@@ -63,7 +62,7 @@ def write_group(output_dir: Path, *, refresh: bool = True) -> Path:
     rows = [_line(dataset.rows[index], found[index]) for index in order]
     columns = [*LEADING, *extra_columns(dataset.rows)]
     try:
-        write_text(output_dir / f"{GROUP_TABLE}.tsv", _tsv(columns, rows))
+        write_text(output_dir / f"{GROUP_TABLE}.tsv", tsv_text(columns, rows))
         write_json(output_dir / f"{GROUP_TABLE}.json", _dictionary(columns, dataset))
         path = write_text(output_dir / GROUP_PAGE, _page(output_dir, dataset, columns, rows))
         if refresh:
@@ -77,14 +76,6 @@ def _line(row: dict[str, str], outlier: Outlier | None) -> dict[str, str]:
     score, measure = (f"{outlier.score:.2f}", outlier.measure) if outlier else (MISSING, MISSING)
     return {**row, "reason": without_paths(row["reason"]), "suffix": suffix_of(row["source"]),
             "outlier_score": score, "outlier_measure": measure}  # fmt: skip
-
-
-def _tsv(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval=MISSING, extrasaction="ignore", delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _dictionary(columns: Sequence[str], dataset: Dataset) -> dict:

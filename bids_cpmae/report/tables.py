@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from bids_cpmae.bids.sidecar import read_sidecar
-from bids_cpmae.bids.verdicts import FAIL, LOGS, MISSING, REVIEW, SKIPPED, TABLE, dictionary
+from bids_cpmae.bids.tsv import MISSING, read_tsv
+from bids_cpmae.bids.verdicts import FAIL, LOGS, REVIEW, SKIPPED, TABLE, dictionary
 
 FIXED = ("participant_id", "session_id", "source", "verdict", "reason")
 # they count voxels, so that they tell of a scan's grid and not of how it was refaced
@@ -35,10 +35,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Lines of a table; none where there is no table."""
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        # a line that is longer or shorter than the header has no place, or no value
-        return [{k: v if v is not None else MISSING for k, v in row.items() if k} for row in
-                csv.DictReader(file, delimiter="\t")]  # fmt: skip
+    # a line that is longer or shorter than the header has no place, or no value
+    return [{k: v if v is not None else MISSING for k, v in row.items() if k} for row in read_tsv(path)]
 
 
 def dataset_rows(output_dir: Path) -> list[dict[str, str]]:

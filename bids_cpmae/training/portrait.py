@@ -19,7 +19,9 @@ from bids_cpmae.imaging.headspace import CoordinateMap, grid_points, head_affine
 from bids_cpmae.imaging.intensity import BRAIN_LEVEL
 from bids_cpmae.imaging.registration import Grid
 from bids_cpmae.imaging.resample import resample
-from bids_cpmae.imaging.template import HEAD_BIT, SPACING, load_template
+from bids_cpmae.imaging.template import HEAD_BIT, SPACING, load_template, save_portrait
+from bids_cpmae.imaging.template import PORTRAIT as SHIPPED
+from bids_cpmae.model.identity import portrait_voxels
 from bids_cpmae.training import shapes
 from bids_cpmae.training.bank import PORTRAIT, Bank
 
@@ -101,7 +103,13 @@ def sharpened(portrait: np.ndarray, heads: list[np.ndarray]) -> np.ndarray:
 
 
 def build(bank: Bank, *, workers: int) -> Path:
-    """Portrait and shapes of a bank, each round finer than the one before; what is done is kept."""
+    """Portrait and shapes of a bank, each round finer than the one before; what is done is kept.
+
+    Returns
+    -------
+    Path
+        The portrait as the package ships it, beside the one that the bank's heads are bent from.
+    """
     folder = bank.heads[0].parent
     portrait = first_portrait()
     for number, fineness in enumerate(ROUNDS, 1):
@@ -114,4 +122,4 @@ def build(bank: Bank, *, workers: int) -> Path:
                 for head in bank.heads:
                     bank.shape(head).unlink()
         portrait = Grid(np.load(kept).astype(np.float32) / 255, head_affine())
-    return kept
+    return save_portrait(np.where(portrait_voxels(), portrait.data, 0), folder / SHIPPED)

@@ -13,6 +13,7 @@ from bids_cpmae.workflow.interfaces import (
     ScanInputSpec,
     ScanInterface,
     first_look,
+    keep_location,
     load_mask,
     look_at_face,
     refaced_name,
@@ -79,7 +80,6 @@ class CarryMask(ScanInterface):
     def _step(self, folder: Path) -> dict:
         from bids_cpmae.imaging.facemask import carry_face, map_grid
         from bids_cpmae.imaging.headspace import CoordinateMap
-        from bids_cpmae.imaging.nifti import save_mask
 
         source = first_look(self.inputs)
         to_head = CoordinateMap.load(self.inputs.map_file).after(np.load(self.inputs.affine_file), *map_grid(source))
@@ -88,10 +88,7 @@ class CarryMask(ScanInterface):
             lead = load_mask(self.inputs.lead_mask_file)
             located = replace(located, mask=lead) if lead.shape == located.mask.shape else located
         measures = look_at_face(self.inputs, source, located) if self.inputs.tissue else located.measures
-        mask = save_mask(source, located.mask, folder / "mask.nii.gz")
-        brain = save_mask(source, located.brain, folder / "brain.nii.gz")
-        own_map = to_head.save(folder / "to_head.npz")
-        return {"mask_file": str(mask), "brain_file": str(brain), "map_file": str(own_map), "measures": measures}
+        return keep_location(source, located, folder, measures)
 
 
 class TranslateContrastInputSpec(ScanInputSpec):

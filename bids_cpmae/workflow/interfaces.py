@@ -94,6 +94,16 @@ def look_at_face(inputs, source, located) -> dict[str, float]:
     return measures
 
 
+def keep_location(source, located, folder: Path, measures: dict[str, float]) -> dict:
+    """Mask, brain and map of a located face as files, under the names of the outputs that hold them."""
+    from bids_cpmae.imaging.nifti import save_mask
+
+    mask = save_mask(source, located.mask, folder / "mask.nii.gz")
+    brain = save_mask(source, located.brain, folder / "brain.nii.gz")
+    to_head = located.to_head.save(folder / "to_head.npz")
+    return {"mask_file": str(mask), "brain_file": str(brain), "map_file": str(to_head), "measures": measures}
+
+
 def load_mask(path: str) -> np.ndarray:
     """A mask file (X, Y, Z), bool."""
     return np.asanyarray(nib.load(path).dataobj) > 0
@@ -118,15 +128,10 @@ class LocateFace(ScanInterface):
 
     def _step(self, folder: Path) -> dict:
         from bids_cpmae.imaging.facemask import locate_face
-        from bids_cpmae.imaging.nifti import save_mask
 
         source = first_look(self.inputs)
         located = locate_face(source, mode=self.inputs.mode, regions=tuple(self.inputs.regions))
-        measures = look_at_face(self.inputs, source, located)
-        mask = save_mask(source, located.mask, folder / "mask.nii.gz")
-        brain = save_mask(source, located.brain, folder / "brain.nii.gz")
-        to_head = located.to_head.save(folder / "to_head.npz")
-        return {"mask_file": str(mask), "brain_file": str(brain), "map_file": str(to_head), "measures": measures}
+        return keep_location(source, located, folder, look_at_face(self.inputs, source, located))
 
 
 class AlignHeadInputSpec(ScanInputSpec):

@@ -8,6 +8,7 @@ from pathlib import Path
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
+from bids_cpmae.bids.reference import NO_MAGNITUDE
 from bids_cpmae.workflow.carried import AlignToReference, CarryMask, TranslateContrast
 from bids_cpmae.workflow.interfaces import (
     AlignHead,
@@ -232,7 +233,7 @@ def _first(plan: ScanPlan) -> dict:
 
 
 def _shows_tissue(plan: ScanPlan) -> bool:
-    return plan.part in ("", "mag")
+    return plan.part not in NO_MAGNITUDE
 
 
 def _start(plan: ScanPlan, more: tuple[str, ...]):
