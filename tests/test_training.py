@@ -86,7 +86,7 @@ def test_identities_are_drawn_of_the_shapes(tmp_path):
     portrait[120:136, 190:200, 90:110] = 128
     np.save(bank / "portrait.npy", portrait)
     identity = fit_identity(Bank.open(bank), components=2)
-    assert np.array_equal(np.rint(255 * identity.portrait_volume), np.where(portrait_voxels(), portrait, 0))
+    assert np.array_equal(np.rint(255 * identity.portrait), np.where(portrait_voxels(), portrait, 0))
     where = identity.where.numpy()
     spread = identity.components[0].norm() / np.linalg.norm(mode[where])
     assert spread.item() == pytest.approx(np.sqrt(1.25), rel=0.02)

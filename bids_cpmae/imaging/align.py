@@ -14,9 +14,10 @@ from bids_cpmae.imaging.intensity import BRAIN_LEVEL, scale_to_unit
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import register, scratch_folder
 from bids_cpmae.imaging.resample import resample
-from bids_cpmae.imaging.template import load_template
+from bids_cpmae.imaging.template import REGISTRATION_MARGIN_MM, load_template
 
 RING_MM = 24.0
+FRAME_MARGIN_MM = 16
 
 
 @dataclass(frozen=True)
@@ -86,20 +87,26 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> He
     scan = coarse_scan(blanked, source.affine)
     with scratch_folder() as folder:
         found = register(
-            template.grid, scan, folder=Path(folder), fixed_mask=template.alignment_region(), seed=seed
+            template.grid, scan, folder=Path(folder), fixed_mask=template.alignment_region(),
+            fixed_box=template.head_box(REGISTRATION_MARGIN_MM), seed=seed,
         )  # fmt: skip
         to_scan = found.fixed_to_moving(head_affine(int(FIELD_MM)), head_shape(int(FIELD_MM)))
         to_head = found.moving_to_fixed(*map_grid(source))
-    grid, shape = head_affine(), head_shape()
+    # far off the head there is air whatever the scan shows there
+    box = template.head_box(FRAME_MARGIN_MM, spacing=1)
+    grid, shape = head_affine(), tuple(side.stop - side.start for side in box)
+    grid[:3, 3] += [side.start for side in box]
     share = resample(mask, source.affine, grid, shape, through=to_scan, outside="edge")
     volume = resample(blanked, source.affine, grid, shape, through=to_scan)
     # a voxel at the mask's border keeps what its known neighbours say, undiluted by the blank ones
     volume = np.where(share < 0.5, np.maximum(volume, 0) / np.maximum(1 - share, 0.5), 0)
+    whole, blank = np.zeros(head_shape(), np.float32), np.zeros(head_shape(), bool)
+    whole[box], blank[box] = volume, share >= 0.5
     try:
-        unit, scale = scale_to_unit(volume, template)
+        unit, scale = scale_to_unit(whole, template)
     except ValueError as error:
         raise ScanError(f"registration to the template failed: {error}") from error
-    return HeadFrame(unit, share >= 0.5, to_scan, to_head, scale)
+    return HeadFrame(unit, blank, to_scan, to_head, scale)
 
 
 def stand_in(frame: HeadFrame) -> HeadFrame:

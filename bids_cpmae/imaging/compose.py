@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import (
     binary_dilation,
-    distance_transform_edt,
     gaussian_filter,
     gaussian_filter1d,
     label,
@@ -21,6 +20,7 @@ from scipy.ndimage import (
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.air import Background, find_air
 from bids_cpmae.imaging.align import mask_box
+from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.noise import Grain, grained, quiet_sigma
@@ -144,7 +144,7 @@ def clear_skin(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.n
     total, share = (gaussian_filter(part, width, truncate=3) for part in (head * solid, solid))
     nearby = np.maximum(total / np.maximum(share, 1e-3), level / 2)
     low, high = SKIN
-    slope = (head < high * nearby) & (distance_transform_edt(head > AIR * level, sampling=spacing) < AIR_MM)
+    slope = (head < high * nearby) & (distance_in(head > AIR * level, spacing) < AIR_MM)
     return np.where(slope, high * nearby * smooth_step(head / nearby, low, high), synthetic)
 
 
@@ -169,7 +169,7 @@ def meet_skin(
     solid = new > EDGE_OF_SKIN * level
     height = _height(solid, spacing)
     target = _height(np.where(inside, solid, scan > EDGE_OF_SKIN * level), spacing)
-    off = distance_transform_edt(~inside, sampling=spacing)
+    off = distance_in(~inside, spacing)
     low, high = SKIN_RING_MM
     seen = (off > low) & (off < high) & (np.abs(target) < SKIN_NEAR_MM) & (np.abs(height) < SKIN_APART_MM)
     if not seen.any():
@@ -193,9 +193,7 @@ def _height(solid: np.ndarray, spacing: np.ndarray) -> np.ndarray:
         (slice(None),) * axis + (0,), (slice(None),) * axis + (-1,))]  # fmt: skip
     outer = np.unique(np.concatenate([border.ravel() for border in borders]))
     air = np.isin(parts, outer[outer > 0])
-    return (distance_transform_edt(air, sampling=spacing) - distance_transform_edt(~air, sampling=spacing)).astype(
-        np.float32
-    )
+    return distance_in(air, spacing) - distance_in(~air, spacing)
 
 
 def smooth_step(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
@@ -268,7 +266,7 @@ def match_detail(
     """
     window = [2 * int(SHARPEN_REACH_MM / size) + 1 for size in spacing]
     low, high = minimum_filter(new, window), maximum_filter(new, window)
-    depth = distance_transform_edt(inside, sampling=spacing).astype(np.float32)
+    depth = distance_in(inside, spacing)
     fade = np.clip(depth / SHARPEN_FADE_MM, 0, 1)
     wanted = _detail(scan, ~inside, level, spacing)[1]
     wanted[0] = np.sqrt(max(0.0, wanted[0] ** 2 - noise**2 / 2))

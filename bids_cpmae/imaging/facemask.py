@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, distance_transform_edt, label
+from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, label
 
 from bids_cpmae.errors import SkippedError
+from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affine
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import downsample, resample
-from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, SPACING, load_template
+from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, REGISTRATION_MARGIN_MM, SPACING, load_template
 
 # in head mode the skin over the crown must be new as a whole: it begins some 8 mm from the brain
 BRAIN_MARGIN_MM, HEAD_MARGIN_MM = 8.0, 5.0
@@ -58,8 +59,8 @@ def signed_distance(inside: np.ndarray, spacing: float) -> np.ndarray:
     if inside.all():
         return np.full(inside.shape, -1e3, np.float32)
     half = spacing / 2
-    outside = distance_transform_edt(~inside, sampling=spacing) - half
-    within = distance_transform_edt(inside, sampling=spacing) - half
+    outside = distance_in(~inside, spacing) - half
+    within = distance_in(inside, spacing) - half
     return np.where(inside, -within, outside).astype(np.float32)
 
 
@@ -94,7 +95,9 @@ def locate_face(
     template = load_template()
     scan = coarse_scan(source.data, source.affine)
     with scratch_folder() as folder:
-        found = register(template.grid, scan, folder=Path(folder), seed=seed)
+        found = register(
+            template.grid, scan, folder=Path(folder), fixed_box=template.head_box(REGISTRATION_MARGIN_MM), seed=seed
+        )
         to_head = found.moving_to_fixed(*map_grid(source))
     located = carry_face(source, to_head, mode=mode, regions=regions, scan=scan)
     return replace(located, measures={"registration_correlation": round(found.similarity, 4), **located.measures})

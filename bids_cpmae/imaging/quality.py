@@ -13,12 +13,12 @@ from scipy.ndimage import (
     binary_dilation,
     binary_erosion,
     binary_fill_holes,
-    distance_transform_edt,
     gaussian_filter,
     label,
 )
 
 from bids_cpmae.imaging.align import mask_box
+from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid, grid_points
 from bids_cpmae.imaging.landmarks import Landmarks, face_coverage
@@ -187,7 +187,7 @@ def _distance(skin: np.ndarray) -> np.ndarray:
     """Distance in mm to a skin, `FAR_MM` at most: a hole counts as one, and not for what lies at its bottom."""
     if not skin.any():
         return np.full(skin.shape, FAR_MM)
-    return np.minimum(distance_transform_edt(~skin, sampling=SKIN_MM), FAR_MM)
+    return np.minimum(distance_in(~skin, SKIN_MM), FAR_MM)
 
 
 def nose(skin: np.ndarray) -> float:
@@ -255,7 +255,7 @@ def brain_overlap(source: SourceImage, marks: Landmarks, mask: np.ndarray, level
     Above the eyes, bright tissue deeper than 14 mm under the skin is brain: scalp and skull are thinner.
     """
     scan = marks.scan.data
-    deep = distance_transform_edt(np.pad(_solid(gaussian_filter(scan, 0.5) > level, 2.0), 1, constant_values=True))
+    deep = distance_in(np.pad(_solid(gaussian_filter(scan, 0.5) > level, 2.0), 1, constant_values=True))
     deep = 2.0 * deep[1:-1, 1:-1, 1:-1]
     inner = scan[deep > INNERMOST_MM]
     if not inner.size:

@@ -17,6 +17,8 @@ from bids_cpmae.imaging.resample import downsample
 
 LPS = np.array([-1.0, -1.0, 1.0])
 REGISTRATION_MM = 4.0
+# at 8 and at 4 mm: twice as many bring skins no nearer and brains by a hundredth of Dice, and cost twice the time
+SYN_ITERATIONS, SYN_STEP = (30, 6), 0.25
 START_PITCHES = (0.0, -20.0, 20.0)
 
 
@@ -31,6 +33,12 @@ class Grid:
         """The same field of view at ``spacing`` mm."""
         affine, shape = covering_grid(self.affine, self.data.shape, spacing)
         return Grid(downsample(self.data, self.affine, affine, shape), affine)
+
+    def part(self, box: tuple[slice, ...]) -> Grid:
+        """A box of its voxels."""
+        affine = self.affine.copy()
+        affine[:3, 3] = affine[:3, :3] @ [side.start for side in box] + affine[:3, 3]
+        return Grid(self.data[box], affine)
 
     def to_ants(self):
         """The same volume as an ANTs image in LPS."""
@@ -127,6 +135,7 @@ def register(
     *,
     folder: Path,
     fixed_mask: np.ndarray | None = None,
+    fixed_box: tuple[slice, ...] | None = None,
     deformable: bool = True,
     seed: int = 0,
 ) -> Registration:
@@ -140,6 +149,8 @@ def register(
         Where ANTs may write its transforms; they live as long as the folder does.
     fixed_mask : ndarray of bool, optional
         Voxels of ``fixed`` that may speak (True = used); everywhere if not given.
+    fixed_box : tuple of slice, optional
+        Voxels of ``fixed`` that SyN looks at, which spares it the air; all of them if not given.
     deformable : bool
         Follow the affine by SyN.
     seed : int
@@ -153,11 +164,8 @@ def register(
 
     set_repeatable(seed)
     folder = Path(folder)
-    target, source = fixed.coarser().to_ants(), moving.coarser().to_ants()
-    mask = None
-    if fixed_mask is not None:
-        seen = Grid(fixed_mask.astype(np.float32), fixed.affine).coarser()
-        mask = Grid((seen.data > 0.5).astype(np.float32), seen.affine).to_ants()
+    seen = None if fixed_mask is None else Grid(fixed_mask.astype(np.float32), fixed.affine)
+    (target, mask), source = _target(fixed, seen), moving.coarser().to_ants()
     best = None
     for number, start in enumerate(write_starts(target, source, folder)):
         rigid = ants.registration(
@@ -176,13 +184,24 @@ def register(
         mask_all_stages=True,
     )  # fmt: skip
     if deformable:
+        if fixed_box is not None:
+            target, mask = _target(fixed.part(fixed_box), seen and seen.part(fixed_box))
         result = ants.registration(
             target, source, "SyNOnly", initial_transform=result["fwdtransforms"],
-            outprefix=str(folder / "syn_"), reg_iterations=(40, 20), syn_metric="mattes", syn_sampling=32,
-            flow_sigma=3, total_sigma=0.5, mask=mask, mask_all_stages=True,
+            outprefix=str(folder / "syn_"), reg_iterations=SYN_ITERATIONS, grad_step=SYN_STEP,
+            syn_metric="mattes", syn_sampling=32, flow_sigma=3, total_sigma=0.5, mask=mask, mask_all_stages=True,
         )  # fmt: skip
     similarity = _similarity(target, result["warpedmovout"], mask)
     return Registration(list(result["fwdtransforms"]), list(result["invtransforms"]), similarity)
+
+
+def _target(fixed: Grid, seen: Grid | None):
+    """A fixed image and its mask, at 4 mm, as ANTs images."""
+    image = fixed.coarser().to_ants()
+    if seen is None:
+        return image, None
+    coarse = seen.coarser()
+    return image, Grid((coarse.data > 0.5).astype(np.float32), coarse.affine).to_ants()
 
 
 def scratch_folder():

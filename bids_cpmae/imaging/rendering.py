@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_cpmae.errors import ScanError
+from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.headspace import covering_grid
 from bids_cpmae.imaging.skin import THRESHOLD_SHARE, otsu_threshold
 
@@ -131,8 +132,8 @@ def head_surface(volume: np.ndarray, affine: np.ndarray) -> Surface:
 def _close(head: np.ndarray) -> np.ndarray:
     """Fill gaps of bone, eyes and sinuses up to 8 mm wide, so that no ray falls in; at 2 mm, for speed."""
     coarse = np.pad(head[::2, ::2, ::2], CLOSING_MM)
-    outside = ndimage.distance_transform_edt(~coarse, sampling=2) > CLOSING_MM
-    closed = ndimage.distance_transform_edt(~outside, sampling=2) > CLOSING_MM
+    outside = distance_in(~coarse, 2) > CLOSING_MM
+    closed = distance_in(~outside, 2) > CLOSING_MM
     closed = ndimage.binary_fill_holes(closed)[(slice(CLOSING_MM, -CLOSING_MM),) * 3]
     for axis in range(3):
         closed = np.repeat(closed, 2, axis=axis)

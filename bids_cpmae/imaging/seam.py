@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter
+from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
+
+from bids_cpmae.imaging.distance import distance_in
 
 SIDE_MM = 2.0
 NOISE_MM = 2.0
@@ -41,8 +43,8 @@ def border_step(data: np.ndarray, mask: np.ndarray, spacing: np.ndarray, *, with
         border &= within[box]
     if not border.any() or mask.all():
         return float("nan")
-    depth = distance_transform_edt(mask, sampling=spacing)
-    height = distance_transform_edt(~mask, sampling=spacing)
+    depth = distance_in(mask, spacing)
+    height = distance_in(~mask, spacing)
     # a side is at least one voxel deep, however thick the slices
     deep = max(SIDE_MM, spacing.min()) + 1e-3
     inner = _local_mean(data, mask & (depth <= deep), border, spacing)
@@ -65,7 +67,7 @@ def _local_mean(data: np.ndarray, side: np.ndarray, border: np.ndarray, spacing:
 
 def _gradient(data: np.ndarray, where: np.ndarray, border: np.ndarray, spacing: np.ndarray) -> float:
     """Mean size of the gradient per mm in ``where``, near the border voxels that count."""
-    near = where & (distance_transform_edt(~border, sampling=spacing) <= 3 * SIDE_MM)
+    near = where & (distance_in(~border, spacing) <= 3 * SIDE_MM)
     parts = []
     for axis in range(3):
         pairs = near & np.roll(where, 1, axis)

@@ -17,6 +17,7 @@ PORTRAIT = "portrait.npz"
 SPACING = 2
 BRAIN_BIT, FACE_BIT, EARS_BIT, HEAD_BIT = 1, 2, 4, 8
 ALIGNMENT_MARGIN_MM = 20
+REGISTRATION_MARGIN_MM = 24
 FAINT = 0.03
 
 
@@ -62,12 +63,25 @@ class Template:
         near = binary_dilation(self.mask(HEAD_BIT), iterations=ALIGNMENT_MARGIN_MM // SPACING)
         return near & ~self.replaced()
 
-    def brain_fine(self, margin_mm: float = 0.0) -> np.ndarray:
-        """The brain on the 1 mm head-space grid (256^3), True inside, grown by a margin."""
-        from scipy.ndimage import distance_transform_edt
+    def head_box(self, margin_mm: float, spacing: int = SPACING) -> tuple[slice, ...]:
+        """The box around the head, grown by a margin, in voxels of the head-space grid at 1 or 2 mm."""
+        return tuple(
+            slice(max(0, (SPACING * hit.min() - int(margin_mm)) // 8 * 8 // spacing),
+                  min(n // spacing, -(-(SPACING * (hit.max() + 1) + int(margin_mm)) // 8) * 8 // spacing))
+            for hit, n in zip(np.nonzero(self.mask(HEAD_BIT)), head_shape())
+        )  # fmt: skip
 
-        fine = resample(self.mask(BRAIN_BIT), self.grid.affine, head_affine(), head_shape()) >= 0.5
-        return fine if margin_mm <= 0 else distance_transform_edt(~fine) <= margin_mm
+    def fine(self, bit: int) -> np.ndarray:
+        """One mask on the 1 mm head-space grid (256^3), True inside."""
+        mask, affine = self.mask(bit), head_affine()
+        out = np.zeros(head_shape(), bool)
+        box = tuple(
+            slice(max(0, SPACING * (hit.min() - 1)), min(n, SPACING * (hit.max() + 2)))
+            for hit, n in zip(np.nonzero(mask), out.shape)
+        )
+        affine[:3, 3] += [part.start for part in box]
+        out[box] = resample(mask, self.grid.affine, affine, out[box].shape) >= 0.5
+        return out
 
 
 @lru_cache(maxsize=1)

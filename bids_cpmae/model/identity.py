@@ -7,14 +7,15 @@ portrait is what all training heads have in common once they have one shape, see
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt, zoom
+from scipy.ndimage import zoom
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import signed_distance
 from bids_cpmae.imaging.headspace import CoordinateMap, grid_points, head_affine, head_shape
 from bids_cpmae.imaging.resample import resample
@@ -30,10 +31,10 @@ WHOLE = (slice(None),) * 3
 def portrait_voxels() -> np.ndarray:
     """Which voxels of head space a portrait holds: head and a rim of air, no brain. (256, 256, 256), True = held."""
     template = load_template()
-    near = distance_transform_edt(~template.mask(HEAD_BIT), sampling=SPACING) <= PORTRAIT_MARGIN_MM
+    near = distance_in(~template.mask(HEAD_BIT), SPACING) <= PORTRAIT_MARGIN_MM
     for axis in range(3):
         near = np.repeat(near, SPACING, axis)
-    return near & ~template.brain_fine()
+    return near & ~template.fine(BRAIN_BIT)
 
 
 class Identity(nn.Module):
@@ -41,7 +42,12 @@ class Identity(nn.Module):
 
     A displacement says where, from a place of the new head, the portrait's tissue for it is to be found. Only those in
     and near the head are held, ``N`` of them: ``where`` (32, 32, 32) is True there, ``mean`` has shape (3, N) and
-    ``components`` (components, 3, N). ``portrait`` (V,) uint8 holds the voxels of `portrait_voxels`, 255 = 1.
+    ``components`` (components, 3, N).
+
+    Attributes
+    ----------
+    portrait : ndarray (256, 256, 256), float32
+        In head space, 0 to 1, the brain's level at one half; 0 beyond `portrait_voxels`.
     """
 
     def __init__(self, components: int, where: Tensor | None = None) -> None:
@@ -50,24 +56,21 @@ class Identity(nn.Module):
         self.register_buffer("where", where)
         self.register_buffer("mean", torch.zeros(3, int(where.sum())))
         self.register_buffer("components", torch.zeros(components, 3, int(where.sum())))
-        self.register_buffer("portrait", torch.zeros(int(portrait_voxels().sum()), dtype=torch.uint8))
+        self.portrait = np.zeros(head_shape(), np.float32)
 
     @property
     def length(self) -> int:
         """Scores that make an identity."""
         return len(self.components)
 
-    @cached_property
-    def portrait_volume(self) -> np.ndarray:
-        """The portrait in head space (256, 256, 256), float32, the brain's level at one half."""
-        out = np.zeros(head_shape(), np.float32)
-        out[portrait_voxels()] = self.portrait.cpu().numpy().astype(np.float32) / 255
-        return out
+    def pack_portrait(self) -> Tensor:
+        """The portrait's voxels in the order of `portrait_voxels`, uint8, 255 = 1, as a weights file holds them."""
+        return torch.from_numpy(np.rint(255 * np.clip(self.portrait[portrait_voxels()], 0, 1)).astype(np.uint8))
 
-    def set_portrait(self, volume: np.ndarray) -> None:
-        """Take a portrait (256, 256, 256), 0 to 1."""
-        values = np.rint(255 * np.clip(volume[portrait_voxels()], 0, 1)).astype(np.uint8)
-        self.portrait.copy_(torch.from_numpy(values))
+    def unpack_portrait(self, packed: Tensor) -> None:
+        """Take a portrait that `pack_portrait` packed."""
+        self.portrait = np.zeros(head_shape(), np.float32)
+        self.portrait[portrait_voxels()] = packed.numpy().astype(np.float32) / 255
 
     def displacement(self, scores: Tensor) -> Tensor:
         """Displacements (3, 32, 32, 32) of scores (components,) in standard deviations; 0 far off the head."""
@@ -92,7 +95,7 @@ class Identity(nn.Module):
         ndarray (256, 256, 256), float32
             Head space, the brain's level at one half.
         """
-        return bend(self.portrait_volume, self.displacement(scores).cpu().numpy(), share, box)
+        return bend(self.portrait, self.displacement(scores).cpu().numpy(), share, box)
 
 
 def bend(

@@ -40,13 +40,10 @@ def weights_version(path: Path | None = None) -> str:
 @lru_cache(maxsize=1)
 def shipped_anatomy() -> Anatomy:
     """Brain and head of the shipped template on the model's grid."""
-    from bids_cpmae.imaging.headspace import head_affine, head_shape
-    from bids_cpmae.imaging.resample import resample
-    from bids_cpmae.imaging.template import HEAD_BIT, load_template
+    from bids_cpmae.imaging.template import BRAIN_BIT, HEAD_BIT, load_template
 
     template = load_template()
-    head = resample(template.mask(HEAD_BIT), template.grid.affine, head_affine(), head_shape()) >= 0.5
-    return Anatomy(brain=template.brain_fine(), head=head)
+    return Anatomy(brain=template.fine(BRAIN_BIT), head=template.fine(HEAD_BIT))
 
 
 def save_weights(path: Path, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder, identity: Identity) -> Path:
@@ -61,6 +58,7 @@ def save_weights(path: Path, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder,
                 kind = torch.float32 if "codebook" in key else torch.float16
                 kind = kind if value.is_floating_point() else value.dtype
                 tensors[f"{name}.{key}"] = value.detach().to(kind).contiguous()
+    tensors["identity.portrait"] = identity.pack_portrait()
     shapes = {name: json.dumps(part.config.as_dict()) for name, part in parts.items() if hasattr(part, "config")}
     save_file(tensors, path, metadata={"format": FORMAT, **shapes})
     os.chmod(path, 0o644)
@@ -120,9 +118,10 @@ def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
         for name in ("skull", "brain")
     )
     identity = Identity(len(tensors["identity.components"]), tensors["identity.where"])
-    if "identity.portrait" not in tensors:  # as in the shipped file, whose portrait lies beside it
-        identity.set_portrait(load_portrait())
-        tensors["identity.portrait"] = identity.portrait
+    if "identity.portrait" in tensors:
+        identity.unpack_portrait(tensors.pop("identity.portrait"))
+    else:  # as in the shipped file, whose portrait lies beside it
+        identity.portrait = load_portrait()
     model = CPMAE(skull, brain, MaskedAutoencoder(MAEConfig(**configs["mae"])), identity, shipped_anatomy())
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     missing = [key for key in missing if not key.endswith(TRAINING_ONLY)]

@@ -186,7 +186,7 @@ def from_heads(
     from bids_cpmae.training.refine import refine
 
     identity = fit_identity(bank)
-    encoders = Encoders.load(skull, brain, identity.portrait_volume)
+    encoders = Encoders.load(skull, brain, identity.portrait)
     tokens = build(bank, out / "codes", encoders, variants=variants, contrasts=contrasts)
     model = build_and_train(tokens, out, skull, brain, steps=steps, batch=batch, rate=rate)
     skull = refine(bank, tokens, out / "decoder", model.eval(), skull, brain, steps=refine_steps)

@@ -21,7 +21,7 @@ from bids_cpmae.imaging.facemask import signed_distance
 from bids_cpmae.imaging.headspace import head_affine, head_shape
 from bids_cpmae.imaging.intensity import BRAIN_LEVEL
 from bids_cpmae.imaging.resample import resample, sample_points
-from bids_cpmae.imaging.template import HEAD_BIT, SPACING, load_template
+from bids_cpmae.imaging.template import BRAIN_BIT, HEAD_BIT, SPACING, load_template
 from bids_cpmae.model.cpmae import code_box, voxel_box
 from bids_cpmae.model.identity import FIELD_MM, bend, shares
 from bids_cpmae.model.regions import cells
@@ -52,7 +52,7 @@ class Encoders:
         distance = signed_distance(template.replaced_with_air(), SPACING)
         fine = resample(distance, template.grid.affine, head_affine(), head_shape(), outside="edge")
         reach = binary_dilation(cells(template.mask(HEAD_BIT), STRIDE // SPACING), iterations=2)
-        return cls(skull.eval(), brain.eval(), portrait, template.brain_fine(), fine, reach)
+        return cls(skull.eval(), brain.eval(), portrait, template.fine(BRAIN_BIT), fine, reach)
 
     @torch.no_grad()
     def codes(self, vqvae: VQVAE, volume: np.ndarray, known: np.ndarray, box=(slice(0, 32),) * 3) -> np.ndarray:
