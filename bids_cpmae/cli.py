@@ -143,6 +143,10 @@ def run(settings: Settings) -> int:
     from bids_cpmae.bids.query import find_scans, find_untouched, open_layout
     from bids_cpmae.bids.validation import validate
 
+    if not settings.dry_run:
+        from bids_cpmae.workflow.workers import prepare_workers
+
+        prepare_workers(settings)
     if settings.database_dir and not settings.dry_run:
         prepare_folder(settings.database_dir, "database")
     layout = open_layout(settings.bids_dir, settings.database_dir)

@@ -10,9 +10,11 @@ from scipy import ndimage
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.headspace import covering_grid
+from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.skin import THRESHOLD_SHARE, otsu_threshold
 
 GRID_MM = 1.0
+LARGE_VOXEL_MM = 1.5
 SURFACE_SIGMA_MM = 1.0
 CLOSING_MM = 4
 FRAME_MM = 250.0
@@ -72,12 +74,13 @@ class Surface:
 
 
 def _to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The volume on the 1 mm axis-aligned RAS+ grid that covers it, by cubic splines: no steps from 2 mm voxels."""
+    """The volume on the 1 mm axis-aligned RAS+ grid that covers it; large voxels by cubic splines, or they show."""
     grid, shape = covering_grid(affine, volume.shape, GRID_MM)
-    to_index = np.linalg.inv(affine) @ grid
+    if np.linalg.norm(affine[:3, :3], axis=0).max() <= LARGE_VOXEL_MM:
+        return resample(volume, affine, grid, shape), grid
     out = ndimage.affine_transform(
         np.asarray(volume, np.float32),
-        to_index,
+        np.linalg.inv(affine) @ grid,
         output_shape=shape,
         order=3,
         mode="grid-constant",
@@ -196,9 +199,7 @@ def render(surface: Surface, view: View | None = None) -> np.ndarray:
     """
     view = view or View()
     to_field, shape = _frame(surface, view)
-    turned = ndimage.affine_transform(
-        surface.field, to_field, output_shape=shape, order=1, mode="grid-constant", output=np.float32
-    )
+    turned = resample(surface.field, np.eye(4), to_field, shape)
     depth = first_hit(turned)
     hit = np.isfinite(depth)
     filled = ndimage.gaussian_filter(np.where(hit, depth, 0), 0.8) / np.maximum(

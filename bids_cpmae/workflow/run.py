@@ -18,6 +18,7 @@ from bids_cpmae.errors import CPMAEError, ExitCode, InputError
 from bids_cpmae.settings import Settings
 from bids_cpmae.workflow.participant import verdict_path
 from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin, quiet_nipype
+from bids_cpmae.workflow.workers import prepare_workers
 
 LOG = logging.getLogger("bids_cpmae")
 SILENT_DEATH = "the process ended without a message (killed for want of memory?); see crash/ in the work folder"
@@ -114,7 +115,7 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
     start_dataset(settings.output_dir, settings.bids_dir)
-    _set_threads(settings.omp_nthreads)
+    prepare_workers(settings)
     quiet_nipype(log_level(settings))
     plugin = plugin_of(settings)
     workflow = build_workflow(settings, scans)
@@ -231,10 +232,6 @@ def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool =
     write_text(settings.output_dir / LOGS / "CITATION.md", f"# Methods, in words\n\n{text}\n")
     return verdicts
 
-
-def _set_threads(count: int) -> None:
-    """Threads of the numerical libraries, before the workers import them."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(count)
 
 
 def _callback(on_done: Callable[[], None]):
