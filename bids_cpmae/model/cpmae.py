@@ -168,7 +168,7 @@ class CPMAE(nn.Module):
             return self.skull.decode_vectors(vectors)[0, 0].float().cpu().numpy()
 
     def draw_scores(self, seed: int, scale: float = 1.0) -> np.ndarray:
-        """Identity scores (components,) of a seed: normal, none beyond `WIDEST`, times ``scale``; on every device the same.
+        """Identity scores (components,) of a seed: normal, none beyond `WIDEST`, times ``scale``; alike on all devices.
 
         Unbounded, one face in twenty is a caricature; two faces differ hardly less for the bound.
         """
