@@ -1,4 +1,8 @@
-"""``cpmae bench``: time and memory of each stage for one scan, in a process of its own."""
+"""``cpmae bench``: time and memory of each stage for one scan, of the whole command, and of plainer ways beside it.
+
+The stages run in a process of their own; so does ``bids-cpmae`` on a dataset of that one scan. Removal and quickshear
+are given the same registration, so that what is compared is what they do with it.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,10 @@ from bids_cpmae.errors import CPMAEError, ExitCode, InputError, OutputError
 from bids_cpmae.evaluation.tables import print_table
 
 HEADER = ("stage", "seconds", "peak_memory_gb")
+COMMAND = "bids-cpmae, start to end"
+# what a plainer way shares with this one
+SHARED = ("import", "load", "locate")
+WAYS = ("with_the_same_registration", "seconds", "total_over_this")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,22 +85,24 @@ def template_scan(path: Path) -> Path:
 
 def run_stages(
     scan: Path, *, device: str = "cpu", weights: Path | None = None
-) -> list[tuple[str, float, float]]:
-    """Reface one scan as `bids_cpmae.api.reface` does, stage by stage.
+) -> tuple[list[tuple[str, float, float]], list[tuple[str, float, float]]]:
+    """Reface one scan as a run does, stage by stage, and de-identify it in plainer ways.
 
     Returns
     -------
-    list of (str, float, float)
-        Stage, seconds, and peak memory in GB from the start to its end.
+    stages, plainer : list of (str, float, float)
+        Stage or way, seconds, and peak memory in GB from the start to its end.
     """
     watch = Stopwatch()
     with watch.stage("import"):
         from bids_cpmae.api import noise_seed, resolve_device
+        from bids_cpmae.evaluation.baselines import Subject, quickshear, removed
         from bids_cpmae.imaging.align import align_blanked, resample_to_scan
         from bids_cpmae.imaging.certify import certify
         from bids_cpmae.imaging.compose import compose_face
         from bids_cpmae.imaging.facemask import locate_face
         from bids_cpmae.imaging.nifti import load_source, save_like
+        from bids_cpmae.imaging.quality import measure_quality
         from bids_cpmae.model.weights import check_weights, load_cpmae
     # registration takes a minute: do not find out after it that there are no weights
     check_weights(weights)
@@ -114,11 +124,47 @@ def run_stages(
         certify(
             source, save_like(source, stored, Path(folder) / "refaced.nii.gz"), located.mask, located.brain
         )
-    return watch.stages
+    with watch.stage("measure"):
+        measure_quality(source, stored, located.mask, to_head=located.to_head)
+    plainer = Stopwatch()
+    subject = Subject("sub-bench", scan, Path(), 0)
+    subject.__dict__.update(source=source, located=located)
+    for name, method in (("removed", removed), ("quickshear", quickshear)):
+        with plainer.stage(name), tempfile.TemporaryDirectory() as folder:
+            save_like(source, method(subject), Path(folder) / "defaced.nii.gz")
+    return watch.stages, plainer.stages
+
+
+def time_command(scan: Path, folder: Path, *, device: str, weights: Path | None) -> tuple[str, float, float]:
+    """Seconds of ``bids-cpmae`` on a dataset of this one scan, and the largest of its processes in GB."""
+    import resource
+
+    raw = folder / "bids"
+    place = raw / "sub-bench" / "anat" / ("sub-bench_T1w" + "".join(scan.suffixes[-2:]))
+    place.parent.mkdir(parents=True)
+    place.symlink_to(scan.resolve())
+    description = {"Name": "bench", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    (raw / "dataset_description.json").write_text(json.dumps(description), encoding="utf-8")
+    command = [sys.executable, "-m", "bids_cpmae.cli", str(raw), str(folder / "out"), "participant"]
+    command += ["-w", str(folder / "work"), "--skip-bids-validation", "--force", "--device", device]
+    command += ["--model-weights", str(weights)] if weights else []
+    start = time.perf_counter()
+    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    seconds = time.perf_counter() - start
+    if ended.returncode:
+        raise InputError(f"{scan}: {ended.stderr.decode(errors='replace').strip()[-500:]}")
+    return COMMAND, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+
+
+def compared(stages: list, plainer: list) -> list[tuple[str, float, float]]:
+    """Ways, what each takes with import, reading and registration, and how many times as long the stages take."""
+    took = {name: seconds for name, seconds, _ in stages}
+    total, shared = sum(took.values()), sum(took[name] for name in SHARED)
+    return [(name, shared + seconds, total / (shared + seconds)) for name, seconds, _ in plainer]
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the stages in a child process, so that memory is theirs alone, and print the table."""
+    """Run the stages in a child process, so that memory is theirs alone, then the command; print the tables."""
     with tempfile.TemporaryDirectory(prefix="bids_cpmae_") as folder:
         scan = args.scan or template_scan(Path(folder) / "template_T1w.nii.gz")
         if not scan.is_file():
@@ -130,13 +176,18 @@ def main(args: argparse.Namespace) -> int:
         if code or not figures.is_file():
             # the child has said why
             return code if code > 0 else ExitCode.SOFTWARE
-        stages = json.loads(figures.read_text())
+        stages, plainer = json.loads(figures.read_text())
+        whole = time_command(scan, Path(folder), device=args.device, weights=args.model_weights)
+    ways = compared(stages, plainer)
     total = sum(seconds for _, seconds, _ in stages)
-    stages.append(["total", total, max(peak for *_, peak in stages)])
+    stages += [["total", total, max(peak for *_, peak in stages)], list(whole)]
     print_table(HEADER, [(name, f"{seconds:.1f}", f"{peak:.2f}") for name, seconds, peak in stages])
+    print()
+    print_table(WAYS, [(name, f"{seconds:.1f}", f"{ratio:.1f}") for name, seconds, ratio in ways])
     if args.json:
         described = {
-            "stages": [dict(zip(HEADER, stage, strict=True)) for stage in stages], "device": args.device,
+            "stages": [dict(zip(HEADER, stage, strict=True)) for stage in stages],
+            "ways": [dict(zip(WAYS, way, strict=True)) for way in ways], "device": args.device,
             "cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(),
             "bids_cpmae": __version__,
         }  # fmt: skip
