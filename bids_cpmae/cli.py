@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 from pathlib import Path
 
 from bids_cpmae import __version__
-from bids_cpmae.errors import CPMAEError, ExitCode, InputError
-from bids_cpmae.request import clean_work, prepare_folder, settings_of
+from bids_cpmae.errors import CPMAEError, ExitCode, InputError, OutputError
+from bids_cpmae.request import LEVELS, clean_work, prepare_folder, settings_of
 from bids_cpmae.settings import Settings
 
 LOG = logging.getLogger("bids_cpmae")
@@ -37,6 +38,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(ExitCode.USAGE, f"{self.prog}: error: {message}\n")
 
 
+class PrintDescriptor(argparse.Action):
+    """Prints the parser's Boutiques descriptor and ends, whatever else is asked for."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from bids_cpmae.boutiques import descriptor
+
+        print(json.dumps(descriptor(parser, levels=LEVELS, exit_codes=EXIT_CODES), indent=2))
+        parser.exit()
+
+
 def both(name: str) -> tuple[str, ...]:
     """An option spelled with dashes and with underscores."""
     words = name.replace("-", "_")
@@ -57,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("level", metavar="{participant,group}",
                         help="participant: reface scans; group: merge the results of participant runs")  # fmt: skip
     parser.add_argument("--version", action="version", version=f"bids_cpmae {__version__}")
+    parser.add_argument("--bids-exec-spec", action=PrintDescriptor, nargs=0,
+                        help="print this command line as a Boutiques descriptor")  # fmt: skip
     parser.add_argument(
         "-v", "--verbose", action="count", default=0, dest="verbosity", help="more messages; repeat for debug"
     )
@@ -115,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--mem", "--mem-gb", type=float, default=None, metavar="GB", help="memory to use (default: 90 %% of it)"
     )
     group.add_argument(*both("use-plugin"), "--nipype-plugin-file", type=Path, metavar="FILE", dest="plugin_file",
-                       help="YAML with nipype's plugin and plugin_args")  # fmt: skip
+                       help="YAML with nipype's plugin and plugin_args, see docs/clusters.md")  # fmt: skip
     group.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="for the networks (default: %(default)s)"
     )
@@ -140,14 +153,14 @@ def run(settings: Settings) -> int:
         return list_leaks(settings.bids_dir)
     if settings.level == "group":
         return run_group(settings)
-    from bids_cpmae.bids.query import find_scans, find_untouched, open_layout
+    from bids_cpmae.bids.query import find_scans, find_untouched, has_index, open_layout
     from bids_cpmae.bids.validation import validate
 
     if not settings.dry_run:
         from bids_cpmae.workflow.workers import prepare_workers
 
         prepare_workers(settings)
-    if settings.database_dir and not settings.dry_run:
+    if settings.database_dir and not settings.dry_run and not has_index(settings.database_dir):
         prepare_folder(settings.database_dir, "database")
     layout = open_layout(settings.bids_dir, settings.database_dir)
     scans = find_scans(
@@ -218,14 +231,20 @@ def share(settings: Settings) -> bool:
 
 def run_group(settings: Settings) -> int:
     """Merge the tables that participant runs have left, and write the dataset's page."""
-    from bids_cpmae.bids.verdicts import FAIL, merge
+    from bids_cpmae.bids.lock import locked
+    from bids_cpmae.bids.untouched import merge_untouched
+    from bids_cpmae.bids.verdicts import FAIL, LOGS, TABLE, merge
     from bids_cpmae.report.write import write_overview
 
     if not settings.output_dir.is_dir():
         raise InputError(f"{settings.output_dir}: no such folder; run the participant level first", ExitCode.NO_INPUT)
-    path, rows = merge(settings.output_dir)
-    if not rows:
+    if not any((settings.output_dir / LOGS).glob(f"sub-*_{TABLE}.tsv")):
         raise InputError(f"{settings.output_dir}: no verdicts; run the participant level first", ExitCode.NOTHING_TO_DO)
+    with locked(settings.output_dir / LOGS) as free:
+        if not free:
+            raise OutputError(f"{settings.output_dir}: other runs go on; run the group level when they have ended")
+        path, rows = merge(settings.output_dir)
+        merge_untouched(settings.output_dir)
     print(f"{len(rows)} scans in {path}")
     page = write_overview(settings.output_dir)
     if page:

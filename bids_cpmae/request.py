@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from bids_cpmae.errors import ExitCode, InputError, LevelError, OutputError, UsageError
@@ -154,9 +155,8 @@ def prepare_folder(path: Path, what: str) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".bids_cpmae_{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise OutputError(
             f"{path}: the {what} folder cannot be written to ({error.strerror}); choose another"

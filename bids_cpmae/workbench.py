@@ -1,4 +1,4 @@
-"""``cpmae``: the workbench. One file refaced, a demo dataset, training, evaluation, timing."""
+"""``cpmae``: the workbench. One file refaced, a demo dataset, a cluster, training, evaluation, timing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bids_cpmae.errors import ExitCode
 COMMANDS = {
     "reface": ("bids_cpmae.onefile", "give the head in one NIfTI file another face"),
     "demo": ("bids_cpmae.bids.demo", "write a BIDS dataset with a synthetic head"),
+    "sbatch": ("bids_cpmae.cluster.sbatch", "write job scripts for a cluster with Slurm, a task a participant"),
     "leaks": ("bids_cpmae.bids.leaks", "list what could identify somebody in a dataset"),
     "bench": ("bids_cpmae.evaluation.bench", "time and memory a stage for one scan"),
     "template": ("bids_cpmae.training.template", "build the template and its masks"),
@@ -37,6 +38,9 @@ GROUPS = {
         "anatomy": ("bids_cpmae.evaluation.anatomy", "masks held against label maps of known anatomy"),
     }),
 }  # fmt: skip
+
+# commands that hand what follows a -- on to bids-cpmae
+PASS_ON = ("sbatch",)
 
 
 def _wanted(argv: list[str]) -> tuple[str, ...]:
@@ -76,7 +80,9 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"error: this command needs {error.name}; pip install 'bids_cpmae[evaluate]'", file=sys.stderr)
         return int(ExitCode.SOFTWARE)
-    args = parser.parse_args(argv)
+    own = argv[: argv.index("--")] if argv[:1] and argv[0] in PASS_ON and "--" in argv else argv
+    args = parser.parse_args(own)
+    args.passed_on = argv[len(own) + 1 :]
     return guarded(lambda: args.main(args))
 
 

@@ -75,7 +75,7 @@ def test_tree_is_what_was_promised(place):
     assert files == sorted([
         ".bidsignore", "dataset_description.json", "desc-refacing_verdicts.json", "desc-refacing_verdicts.tsv",
         "group.html", "group_qc.json", "group_qc.tsv", *(f"sub-0{n}.html" for n in (1, 2, 3)),
-        "logs/CITATION.md", *(f"logs/sub-0{n}_desc-refacing_verdicts.tsv" for n in (1, 2, 3)),
+        "logs/.lock", "logs/CITATION.md", *(f"logs/sub-0{n}_desc-refacing_verdicts.tsv" for n in (1, 2, 3)),
         f"{IMAGE}.json", f"{IMAGE}.nii.gz", f"{MASK}.json", f"{MASK}.nii.gz",
     ])  # fmt: skip
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from bids_cpmae.bids.naming import outputs_of
-from bids_cpmae.bids.sidecar import image_sidecar, mask_sidecar, write_json
+from bids_cpmae.bids.sidecar import beside, image_sidecar, mask_sidecar, write_json
 from bids_cpmae.errors import OutputError
 
 
@@ -20,7 +20,7 @@ def publish_file(written: Path, target: Path) -> Path:
     OutputError
         When it cannot be written, or reads back as something else.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(written, "rb") as source, open(partial, "wb") as file:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 
+from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.reference import REFERENCE, Scan, assign_references, entities_of
 from bids_cpmae.bids.sidecar import read_sidecar
 from bids_cpmae.bids.untouched import LABELS, Untouched, untouched_of
@@ -13,6 +16,8 @@ from bids_cpmae.errors import ExitCode, InputError, UsageError
 
 LOG = logging.getLogger("bids_cpmae")
 EXTENSIONS = [".nii", ".nii.gz"]
+# as pybids calls it
+INDEX = "layout_index.sqlite"
 
 
 @lru_cache(maxsize=1)
@@ -25,12 +30,14 @@ def face_suffixes() -> tuple[str, ...]:
 
 
 def open_layout(bids_dir: Path, database_dir: Path | None = None):
-    """Index a dataset, or open the index kept in ``database_dir``.
+    """Index a dataset, or open the index kept in ``database_dir``, which is made if it is not there.
+
+    An index is there whole or not at all, and is only read once it is, so that many runs may share it.
 
     Raises
     ------
     InputError
-        When the folder is not there or is no BIDS dataset.
+        When the folder is not there or is no BIDS dataset, or the index is that of another dataset.
     """
     if not bids_dir.is_dir():
         raise InputError(f"{bids_dir}: no such folder; give the root of a BIDS dataset", ExitCode.NO_INPUT)
@@ -38,6 +45,24 @@ def open_layout(bids_dir: Path, database_dir: Path | None = None):
         raise InputError(f"{bids_dir}: no dataset_description.json; give the root of a BIDS dataset")
     if not read_sidecar(bids_dir / "dataset_description.json"):
         raise InputError(f"{bids_dir}: dataset_description.json is not a JSON object that says something; mend it")
+    if database_dir and not has_index(database_dir):
+        with locked(database_dir):
+            if not has_index(database_dir):
+                _write_index(bids_dir, database_dir)
+    layout = _layout(bids_dir, database_dir)
+    if Path(layout.root).resolve() != bids_dir.resolve():
+        raise InputError(
+            f"{database_dir}: holds the index of {layout.root}; give --bids-database-dir another folder", ExitCode.DATA
+        )
+    return layout
+
+
+def has_index(database_dir: Path) -> bool:
+    """Whether an index is kept in a folder."""
+    return (database_dir / INDEX).exists()
+
+
+def _layout(bids_dir: Path, database_dir: Path | None):
     from bids import BIDSLayout, BIDSLayoutIndexer
 
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False)
@@ -45,6 +70,13 @@ def open_layout(bids_dir: Path, database_dir: Path | None = None):
         return BIDSLayout(bids_dir, validate=False, database_path=database_dir, indexer=indexer)
     except (ValueError, OSError, TypeError) as error:
         raise InputError(f"{bids_dir}: cannot be read as a BIDS dataset ({error})") from error
+
+
+def _write_index(bids_dir: Path, database_dir: Path) -> None:
+    """An index beside where it belongs, renamed when it is whole: pybids takes one for whole as soon as it is there."""
+    with tempfile.TemporaryDirectory(dir=database_dir, prefix=".index_") as folder:
+        _layout(bids_dir, Path(folder)).connection_manager.session.close()
+        os.replace(Path(folder, INDEX), database_dir / INDEX)
 
 
 def find_scans(

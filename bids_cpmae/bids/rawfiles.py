@@ -14,7 +14,7 @@ from bids_cpmae.bids.privacy.nifti import clean_gzip, clean_nifti, gzip_leaks, n
 from bids_cpmae.bids.privacy.sidecars import clean_json, kind_of
 from bids_cpmae.bids.privacy.tables import Table, clean_table, role_of
 from bids_cpmae.bids.publish import publish_file
-from bids_cpmae.bids.sidecar import write_json
+from bids_cpmae.bids.sidecar import beside, write_json
 from bids_cpmae.errors import OutputError
 
 COPY, HARD = "copy", "hard"
@@ -89,9 +89,8 @@ def _put_binary(source: Path, target: Path, link: str, look: Callable, clean: Ca
 
 
 def _partial(target: Path) -> Path:
-    """A name beside the target, with its extension."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    return target.with_name(f".{os.getpid()}.partial.{target.name}")
+    return beside(target)
 
 
 def put_gradients(source: Path, target: Path, link: str = COPY) -> str:

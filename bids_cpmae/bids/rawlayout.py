@@ -13,13 +13,14 @@ from pathlib import Path
 
 from bids_cpmae.bids.dataset import remove_outputs
 from bids_cpmae.bids.leaks import find_leaks
+from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.rawfiles import COPY, LINKS
 from bids_cpmae.bids.rawparticipant import DROP, SHIFT, Participant, write_participant
 from bids_cpmae.bids.rawplan import Raw, is_anatomical, plan, summary
-from bids_cpmae.bids.rawreport import LEFT_OUT, WITHDRAWN, RawReport, Row, merge_rows, verdict_rows, write_rows
+from bids_cpmae.bids.rawreport import LEFT_OUT, WITHDRAWN, RawReport, Row, merge_rows, write_rows
 from bids_cpmae.bids.rawshared import start_raw, write_shared
-from bids_cpmae.bids.verdicts import PASS, REVIEW, SKIPPED
+from bids_cpmae.bids.verdicts import LOGS, PASS, REVIEW, SKIPPED, verdict_rows
 from bids_cpmae.errors import ExitCode, InputError, UsageError
 
 # reasons of SKIPPED that begin so mean that the image may be shared as it is
@@ -122,12 +123,14 @@ def finish_raw(bids_dir: Path, derivative_dir: Path, out: Path, *, link: str = C
 
 
 def _finish(job: Job, report: RawReport, *, whole: bool) -> RawReport:
-    if whole:
-        _remove_strangers(job)
-    shared = write_shared(job.raw, job.out, job.link) + _left_out(job.raw, "")
-    write_rows(job.derivative, "dataset", shared)
-    merge_rows(job.derivative)
-    report.rows += shared
+    with locked(job.derivative / LOGS) as free:
+        if free:
+            if whole:
+                _remove_strangers(job)
+            shared = write_shared(job.raw, job.out, job.link) + _left_out(job.raw, "")
+            write_rows(job.derivative, "dataset", shared)
+            merge_rows(job.derivative)
+            report.rows += shared
     report.shared = tuple(sorted(path.name.removeprefix("sub-") for path in job.out.glob("sub-*") if path.is_dir()))
     if whole:
         report.leaks = find_leaks(job.out).findings

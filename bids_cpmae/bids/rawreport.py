@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bids_cpmae.bids.privacy.findings import Finding
 from bids_cpmae.bids.sidecar import write_json, write_text
-from bids_cpmae.bids.tsv import read_tsv
 from bids_cpmae.bids.verdicts import LOGS
 
 TABLE = "desc-sharing_files"
@@ -108,10 +107,3 @@ def merge_rows(derivative_dir: Path) -> Path:
     })  # fmt: skip
     return write_text(logs / f"{TABLE}.tsv", "".join(line + "\n" for line in ("\t".join(COLUMNS), *lines)))
 
-
-def verdict_rows(derivative_dir: Path, participant: str) -> dict[str, dict[str, str]]:
-    """A participant's verdicts by the path of the raw scan."""
-    from bids_cpmae.bids.verdicts import TABLE as VERDICTS
-
-    path = derivative_dir / LOGS / f"sub-{participant}_{VERDICTS}.tsv"
-    return {row["source"]: row for row in read_tsv(path)} if path.exists() else {}

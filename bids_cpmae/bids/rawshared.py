@@ -1,11 +1,12 @@
 """Files of a raw dataset as a whole: its description, changes, tables of participants, documents and stimuli.
 
 What they hold follows from the participants that are there when they are written, so that calls for different
-participants may write them one after the other; the last one has them all.
+participants may write them one after the other, each under the lock; the last one has them all.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,7 @@ from bids_cpmae.bids.privacy.tables import Table, clean_table, role_of
 from bids_cpmae.bids.rawfiles import NotShareable
 from bids_cpmae.bids.rawplan import GRADIENTS, Raw, applies
 from bids_cpmae.bids.rawreport import LEFT_OUT, Row
-from bids_cpmae.bids.sidecar import dataset_description, raw_metadata, read_sidecar, write_json, write_text
+from bids_cpmae.bids.sidecar import PARTIAL, dataset_description, raw_metadata, read_sidecar, write_json, write_text
 from bids_cpmae.errors import ExitCode, InputError, OutputError
 
 NAME = "bids_cpmae"
@@ -43,13 +44,17 @@ def start_raw(bids_dir: Path, out: Path) -> None:
     source, target = bids_dir.resolve(), out.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise OutputError(f"{out}: is, holds or lies inside the input; give another folder")
+    described = out / "dataset_description.json"
     if out.exists():
-        made = read_sidecar(out / "dataset_description.json").get("GeneratedBy")
+        # another run may have started to write: it writes the description first, so this is looked at last
+        there = {path.name for path in out.iterdir() if PARTIAL not in path.name} - {"derivatives"}
+        made = read_sidecar(described).get("GeneratedBy")
         ours = isinstance(made, list) and any(isinstance(one, dict) and one.get("Name") == NAME for one in made)
-        there = {path.name for path in out.iterdir()} - {"derivatives"}
         if there and not ours:
             raise OutputError(f"{out}: holds something that {NAME} has not written; give a new or empty folder")
-    write_json(out / "dataset_description.json", raw_description(bids_dir))
+    description = raw_description(bids_dir)
+    if read_sidecar(described) != description:
+        write_json(described, description)
 
 
 def raw_description(bids_dir: Path) -> dict:
@@ -95,7 +100,7 @@ def changes(text: str, before: str = "") -> str:
 def write_shared(raw: Raw, out: Path, link: str) -> list[Row]:
     """Write the files that belong to nobody alone, for the participants that ``out`` holds now."""
     there = {path.name for path in out.glob("sub-*") if path.is_dir()}
-    data = [path.relative_to(out).as_posix() for name in sorted(there) for path in (out / name).rglob("*.*")]
+    data = [path.relative_to(out).as_posix() for name in sorted(there) for path in _files(out / name)]
     rows = [Row("dataset_description.json", "written"), Row("CHANGES", "written")]
     tables = [name for name in raw.shared if name.endswith(".tsv") and not name.startswith("stimuli/")]
     columns: dict[str, set[str]] = {}
@@ -110,6 +115,12 @@ def write_shared(raw: Raw, out: Path, link: str) -> list[Row]:
     before = read_text(out / "CHANGES") if (out / "CHANGES").exists() else ""
     write_text(out / "CHANGES", changes(text, before))
     return rows
+
+
+def _files(folder: Path) -> list[Path]:
+    """All that is there; a folder that another run takes away meanwhile is passed over."""
+    found = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    return sorted(path for path in found if PARTIAL not in path.name)
 
 
 def _put(rows: list[Row], out: Path, name: str, action) -> None:

@@ -71,6 +71,16 @@ def entities_of(name: str) -> dict[str, str]:
     return {key: value for key, _, value in (part.partition("-") for part in parts) if value}
 
 
+def shape_of(path: Path) -> tuple[int, ...]:
+    """Stored shape of an image; (0,) where its header cannot be read."""
+    import nibabel as nib
+
+    try:
+        return tuple(int(size) for size in nib.load(path).shape)
+    except Exception:
+        return (0,)
+
+
 def extent(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """Voxel size and field of view (3,) in mm along right-left, back-front and down-up, by the header alone."""
     import nibabel as nib

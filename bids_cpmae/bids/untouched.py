@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.reference import Scan, entities_of, extent
 from bids_cpmae.bids.sidecar import write_json, write_text
 from bids_cpmae.bids.tsv import MISSING, read_tsv, tsv_text
-from bids_cpmae.bids.verdicts import LOGS
+from bids_cpmae.bids.verdicts import LOGS, verdict_rows
 
 TABLE = "desc-untouched_scans"
 # voxels no longer than this show a face where the field of view reaches beyond a brain: back to front, down to up
@@ -86,18 +87,31 @@ def untouched_of(images: list[Path], root: Path, scans: list[Scan], suffixes: tu
 
 
 def write_untouched(output_dir: Path, untouched: list[Untouched], participants: set[str]) -> list[dict]:
-    """A table a participant in ``logs/``, and all tables as one; returns the rows of these participants."""
-    logs, rows = output_dir / LOGS, []
-    for participant in sorted(participants):
-        own = [one.row() for one in untouched if one.participant == participant]
-        path = logs / f"sub-{participant}_{TABLE}.tsv"
-        if own:
-            write_text(path, tsv_text(tuple(COLUMNS), own))
-        else:
-            path.unlink(missing_ok=True)
-        rows += own
+    """A table a participant in ``logs/``, and all tables as one; returns the rows of these participants.
+
+    What has a verdict is not untouched, even if it was another run that refaced it.
+    """
+    logs = output_dir / LOGS
+    rows = [one.row() for one in untouched if one.participant in participants]
+    with locked(logs) as free:
+        judged = {source for participant in participants for source in verdict_rows(output_dir, participant)}
+        rows = [row for row in rows if row["source"] not in judged]
+        for participant in sorted(participants):
+            own = [row for row in rows if row["participant_id"] == f"sub-{participant}"]
+            path = logs / f"sub-{participant}_{TABLE}.tsv"
+            if own:
+                write_text(path, tsv_text(tuple(COLUMNS), own))
+            else:
+                path.unlink(missing_ok=True)
+        if free:
+            merge_untouched(output_dir)
+    return rows
+
+
+def merge_untouched(output_dir: Path) -> None:
+    """All participants' tables as one, with its data dictionary."""
+    logs = output_dir / LOGS
     everything = [row for path in sorted(logs.glob(f"sub-*_{TABLE}.tsv")) for row in read_tsv(path)]
     if everything:
         write_text(logs / f"{TABLE}.tsv", tsv_text(tuple(COLUMNS), everything))
         write_json(logs / f"{TABLE}.json", {name: {"Description": text} for name, text in COLUMNS.items()})
-    return rows

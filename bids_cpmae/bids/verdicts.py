@@ -140,12 +140,21 @@ def write_participant(output_dir: Path, participant: str, verdicts: list[Verdict
     Scans of other runs keep their lines, and so do those that this run did not come to. A scan left alone on purpose
     gets a new line: what an earlier run said of it no longer holds.
     """
-    path = output_dir / LOGS / f"sub-{participant}_{TABLE}.tsv"
-    rows = {row["source"]: row for row in (read_tsv(path) if path.exists() else [])}
+    rows = verdict_rows(output_dir, participant)
     for verdict in verdicts:
         if verdict.reached or verdict.source not in rows:
             rows[verdict.source] = verdict.row()
-    return write_text(path, tsv_text(COLUMNS, [rows[name] for name in sorted(rows)]))
+    return write_text(_table_of(output_dir, participant), tsv_text(COLUMNS, [rows[name] for name in sorted(rows)]))
+
+
+def verdict_rows(output_dir: Path, participant: str) -> dict[str, dict[str, str]]:
+    """A participant's lines by the path of the raw scan."""
+    path = _table_of(output_dir, participant)
+    return {row["source"]: row for row in read_tsv(path)} if path.exists() else {}
+
+
+def _table_of(output_dir: Path, participant: str) -> Path:
+    return output_dir / LOGS / f"sub-{participant}_{TABLE}.tsv"
 
 
 def merge(output_dir: Path) -> tuple[Path, list[dict]]:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.naming import Outputs, outputs_of
 from bids_cpmae.bids.sidecar import read_sidecar, write_text
-from bids_cpmae.bids.verdicts import PASS, REVIEW, without_paths
+from bids_cpmae.bids.verdicts import LOGS, PASS, REVIEW, without_paths
 from bids_cpmae.errors import OutputError, ScanError
 from bids_cpmae.report import viewer
 from bids_cpmae.report.measures import Dataset
@@ -93,7 +94,9 @@ def write_report(output_dir: Path, participant: str, *, names: Callable[[str], O
         left_out=sum(bool(scan.previews) and not scan.volume for scan in scans),
     )
     try:
-        return write_text(path, text)
+        # the group level draws measures anew in the pages that are there
+        with locked(output_dir / LOGS):
+            return write_text(path, text)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from bids_cpmae.bids.lock import locked
+from bids_cpmae.bids.verdicts import LOGS
 from bids_cpmae.report.group import write_group
 from bids_cpmae.report.participant import write_report
 
@@ -44,9 +47,12 @@ def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int 
 
 
 def write_overview(output_dir: Path, *, refresh: bool = True) -> Path | None:
-    """`write_group`, or a warning."""
+    """`write_group` by one run at a time, or a warning."""
+    logs = output_dir / LOGS
     try:
-        return write_group(output_dir, refresh=refresh)
+        # a folder that is no output tree stays as it is
+        with locked(logs) if logs.is_dir() else nullcontext(True) as free:
+            return write_group(output_dir, refresh=refresh) if free else None
     except Exception as error:
         LOG.warning("no group report: %s", error)
         return None

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bids_cpmae.bids.dataset import remove_outputs, start_dataset
+from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.reference import Scan, assign_references, needed
 from bids_cpmae.bids.sidecar import write_text
 from bids_cpmae.bids.verdicts import FAIL, LOGS, NOT_REACHED, PASS, REVIEW, SKIPPED, Verdict, merge, write_participant
-from bids_cpmae.errors import CPMAEError, ExitCode, InputError
+from bids_cpmae.errors import CPMAEError
 from bids_cpmae.settings import Settings
+from bids_cpmae.workflow.batch import BATCH_POLL_S, RESULT_S, ask_by_node, batch_arguments, is_batch
 from bids_cpmae.workflow.participant import verdict_path
 from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin, quiet_nipype
 from bids_cpmae.workflow.workers import prepare_workers
@@ -22,6 +24,8 @@ from bids_cpmae.workflow.workers import prepare_workers
 LOG = logging.getLogger("bids_cpmae")
 SILENT_DEATH = "the process ended without a message (killed for want of memory?); see crash/ in the work folder"
 POLL_S = 0.2
+# of nipype's plugins the one that is replaced by our own
+OWN_PLUGIN = "MultiProc"
 
 
 def build_workflow(settings: Settings, scans: list[Scan]):
@@ -32,13 +36,15 @@ def build_workflow(settings: Settings, scans: list[Scan]):
     from bids_cpmae.workflow.participant import init_participant_wf
 
     workflow = pe.Workflow(name="bids_cpmae_wf", base_dir=str(settings.work_dir))
+    batch = bool(settings.plugin) and is_batch(settings.plugin["plugin"])
     workflow.config["execution"] = {
         "crashdump_dir": str(settings.work_dir / "crash"),
         "crashfile_format": "txt",
         "remove_unnecessary_outputs": "false",
         "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
         "check_version": "false",
-        "poll_sleep_duration": str(POLL_S),
+        "poll_sleep_duration": str(BATCH_POLL_S if batch else POLL_S),
+        "job_finished_timeout": str(RESULT_S),
     }
     for participant in sorted({scan.participant for scan in scans}):
         workflow.add_nodes([
@@ -58,6 +64,8 @@ def build_workflow(settings: Settings, scans: list[Scan]):
                 weights_version=weights_version(settings.weights),
             )
         ])  # fmt: skip
+    if batch:
+        ask_by_node(workflow, settings.plugin["plugin_args"], threads=settings.omp_nthreads)
     return workflow
 
 
@@ -68,19 +76,13 @@ def wants_gpu(device: str) -> bool:
 
 def plugin_of(settings: Settings) -> dict:
     """nipype's ``plugin`` and ``plugin_args``; worker processes even for a single one, so that none takes all down."""
-    if settings.plugin:
-        import nipype.pipeline.plugins as known
-
-        name = settings.plugin["plugin"]
-        if not hasattr(known, f"{name}Plugin"):
-            raise InputError(
-                f"nipype has no plugin {name}; it has MultiProc, Linear, SLURM, SGE and others", ExitCode.DATA
-            )
-        return {"plugin": name, "plugin_args": dict(settings.plugin["plugin_args"])}
+    name, more = (settings.plugin["plugin"], settings.plugin["plugin_args"]) if settings.plugin else (OWN_PLUGIN, {})
+    if name != OWN_PLUGIN:
+        return {"plugin": name, "plugin_args": batch_arguments(more) if is_batch(name) else dict(more)}
     # forked copies of threads of torch or ITK would hang: workers come from a clean server process
     arguments = {"n_procs": settings.nprocs, "memory_gb": settings.memory_gb, "raise_insufficient": False,
                  "n_gpu_procs": settings.n_gpu_procs, "mp_context": "forkserver",
-                 "log_level": log_level(settings)}  # fmt: skip
+                 "log_level": log_level(settings), **more}  # fmt: skip
     return {"plugin": SturdyMultiProcPlugin, "plugin_args": arguments}
 
 
@@ -225,9 +227,11 @@ def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool =
         if verdict.reached and verdict.verdict in (FAIL, SKIPPED):
             remove_outputs(settings.output_dir, outputs_of(scan.relative))
         verdicts.append(verdict)
-    for participant in sorted({verdict.participant for verdict in verdicts}):
-        write_participant(settings.output_dir, participant, [v for v in verdicts if v.participant == participant])
-    merge(settings.output_dir)
+    with locked(settings.output_dir / LOGS) as free:
+        for participant in sorted({verdict.participant for verdict in verdicts}):
+            write_participant(settings.output_dir, participant, [v for v in verdicts if v.participant == participant])
+        if free:
+            merge(settings.output_dir)
     write_text(settings.output_dir / LOGS / "CITATION.md", f"# Methods, in words\n\n{text}\n")
     return verdicts
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from bids_cpmae.bids.reference import NO_MAGNITUDE
+from bids_cpmae.bids.reference import NO_MAGNITUDE, shape_of
 from bids_cpmae.workflow.carried import AlignToReference, CarryMask, TranslateContrast
 from bids_cpmae.workflow.interfaces import (
     AlignHead,
@@ -20,7 +21,10 @@ from bids_cpmae.workflow.interfaces import (
     RemodelFace,
 )
 
-REGISTRATION_GB, MODEL_GB, VOXEL_GB = 2.0, 4.0, 1.5
+REGISTRATION_GB, MODEL_GB, LEAST_GB = 2.0, 4.0, 1.5
+# GB a million voxels: of a volume, by what a step does with it, and of the whole series, which is held beside it. Peaks
+# of 1.6, 2.4 and 1.0 GB were seen at 17 million voxels, of 2.3, 3.7 and 1.1 GB at 26; a third or more is added.
+COMPOSE_GB, TRANSLATE_GB, LOOK_GB, SERIES_GB = 0.09, 0.15, 0.04, 0.016
 KNOWN = ("in_file", "scan", "verdict_file")
 # what a scan has for those that are aligned to it
 OFFERED = ("mask_file", "brain_file", "map_file", "frame_file", "head_file", "affine_file", "blanked_affine_file")
@@ -129,11 +133,11 @@ def init_reference_scan_wf(
     if not plan.published:
         return workflow
     if foreign:
-        compose_face = pe.Node(
-            TranslateContrast(noise_seed=plan.noise_seed, part=plan.part), name="translate_contrast", mem_gb=VOXEL_GB
-        )
+        compose_face = _translate(plan)
     else:
-        compose_face = pe.Node(ComposeFace(noise_seed=plan.noise_seed), name="compose_face", mem_gb=VOXEL_GB)
+        compose_face = pe.Node(
+            ComposeFace(noise_seed=plan.noise_seed), name="compose_face", mem_gb=memory_gb(plan.in_file, COMPOSE_GB)
+        )
     _connect_known(workflow, inputnode, compose_face)
     workflow.connect([
         (locate_face, compose_face, [("mask_file", "mask_file")]),
@@ -181,7 +185,7 @@ def init_carried_scan_wf(plan: ScanPlan, *, trust_headers: bool = False, led: bo
     first = _first(plan)
     carry_mask = pe.Node(
         CarryMask(mode=plan.mode, regions=list(plan.regions), tissue=_shows_tissue(plan), **first), name="carry_mask",
-        mem_gb=VOXEL_GB,
+        mem_gb=memory_gb(plan.in_file, LOOK_GB),
     )  # fmt: skip
     _connect_known(workflow, inputnode, carry_mask)
     workflow.connect([
@@ -198,9 +202,7 @@ def init_carried_scan_wf(plan: ScanPlan, *, trust_headers: bool = False, led: bo
     workflow.connect(*ends[0], carry_mask, "affine_file")
     if not plan.published:
         return workflow
-    translate = pe.Node(
-        TranslateContrast(noise_seed=plan.noise_seed, part=plan.part), name="translate_contrast", mem_gb=VOXEL_GB
-    )
+    translate = _translate(plan)
     _connect_known(workflow, inputnode, translate)
     workflow.connect(*ends[1], translate, "affine_file")
     workflow.connect([
@@ -225,6 +227,20 @@ def _align(workflow: pe.Workflow, inputnode, carry_mask, **options) -> list:
         (carry_mask, blanked, [("mask_file", "mask_file")]),
     ])  # fmt: skip
     return [(in_view, "affine_file"), (blanked, "affine_file")]
+
+
+def _translate(plan: ScanPlan) -> pe.Node:
+    return pe.Node(
+        TranslateContrast(noise_seed=plan.noise_seed, part=plan.part), name="translate_contrast",
+        mem_gb=memory_gb(plan.in_file, TRANSLATE_GB),
+    )  # fmt: skip
+
+
+def memory_gb(path: Path, per_million: float) -> float:
+    """Memory in GB for a step that takes so much for a million voxels of a volume; by the header alone."""
+    shape = shape_of(path)
+    volume, series = math.prod(shape[:3]) / 1e6, math.prod(shape) / 1e6
+    return max(LEAST_GB, 0.5 + per_million * volume + SERIES_GB * series)
 
 
 def _first(plan: ScanPlan) -> dict:
@@ -252,9 +268,10 @@ def _connect_known(workflow: pe.Workflow, inputnode, *nodes) -> None:
 
 def _finish(workflow: pe.Workflow, plan: ScanPlan, inputnode, *, located, composed) -> None:
     """Certify, measure and publish what was composed under a located mask."""
-    certify_scan = pe.Node(CertifyScan(), name="certify_scan", mem_gb=VOXEL_GB)
+    looks = memory_gb(plan.in_file, LOOK_GB)
+    certify_scan = pe.Node(CertifyScan(), name="certify_scan", mem_gb=looks)
     measure_scan = pe.Node(
-        MeasureScan(regions=list(plan.regions), tissue=_shows_tissue(plan)), name="measure_scan", mem_gb=VOXEL_GB
+        MeasureScan(regions=list(plan.regions), tissue=_shows_tissue(plan)), name="measure_scan", mem_gb=looks
     )
     publish_scan = pe.Node(
         PublishScan(

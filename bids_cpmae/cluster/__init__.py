@@ -1,0 +1,1 @@
+"""A dataset refaced on a cluster: job scripts for Slurm."""
