@@ -14,7 +14,7 @@ from nipype.pipeline import engine as pe
 from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin
 
 
-def dies_until(marker, times):
+def dies_until(marker, times, marker_of_first=None):
     """Killed, as by the kernel for want of memory, until a file has been written to a number of times."""
     import os
     import signal
@@ -27,7 +27,7 @@ def dies_until(marker, times):
 
 
 def node(name, marker, times):
-    made = pe.Node(niu.Function(["marker", "times"], ["out"], dies_until), name=name)
+    made = pe.Node(niu.Function(["marker", "times", "marker_of_first"], ["out"], dies_until), name=name)
     made.inputs.marker, made.inputs.times = str(marker), times
     return made
 
@@ -68,6 +68,18 @@ def test_a_worker_killed_again_and_again_fails_alone(tmp_path):
     assert error is not None
     assert ("always", "exception") in ended and ("fine", "end") in ended
     assert (tmp_path / "always.txt").stat().st_size == 2
+
+
+def test_a_participant_that_is_begun_is_ended_first(tmp_path):
+    made = []
+    for participant in ("one", "two"):
+        first, then = (node(name, tmp_path / f"{participant}_{name}.txt", 0) for name in ("first", "then"))
+        inner = pe.Workflow(participant)
+        inner.connect(first, "out", then, "marker_of_first")
+        made.append(inner)
+    ended, error = run(tmp_path, *made)
+    assert error is None
+    assert [name for name, status in ended if status == "end"] == ["first", "then"] * 2
 
 
 def test_a_worker_leaves_with_its_run():

@@ -63,6 +63,10 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         finally:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
+    def _sort_jobs(self, jobids, scheduler="tsort"):
+        """Participant by participant: what is begun is ended first, and the work folder does not hold all at once."""
+        return sorted(jobids, key=lambda job: (self.procs[job].fullname.split(".")[1:-1], job))
+
     def _submit_job(self, node, updatehash=False):
         self._renew_pool()
         task = super()._submit_job(node, updatehash=updatehash)
