@@ -1,7 +1,7 @@
 """From measures to verdicts: the one table of thresholds.
 
-What is said of new faces are the lines of eight `dev` heads (`docs/evaluation.md`) and of another scanner's adult in the
-table of verdicts of `bids-cpmae`. Limits were set on the `dev` heads, on heads with other contrasts, thick slices and
+What is said of new faces are the lines of eight `dev` heads (`docs/evaluation.md`) and of another scanner's adult in
+the table of verdicts of `bids-cpmae`. Limits were set on the `dev` heads, on heads with other contrasts, thick slices and
 small fields of view, and on planted failures: a face left in, a mask moved, a head turned. FAIL is for what must not be
 shared, the original face or a changed brain in it; a new face that looks odd is REVIEW.
 """
@@ -110,10 +110,12 @@ THRESHOLDS = (
         "1.00 where it was left in; 0.07 to 0.45 in new faces", review_above=0.75, fail_above=0.95,
     ),
     Threshold(
-        "face_filled", "holes in the new face", SEED, "0.72 to 0.94 in new faces, half of that where half is gone", review_below=0.65,
+        "face_filled", "holes in the new face", SEED, "0.72 to 0.94 in new faces, half of that where half is gone",
+        review_below=0.65,
     ),
     Threshold(
-        "template_mm", "a new face of unusual shape", SEED, "2.0 to 4.2 in new faces, 5.6 in one with rags over the brows", review_above=5,
+        "template_mm", "a new face of unusual shape", SEED,
+        "2.0 to 4.2 in new faces, 5.6 in one with rags over the brows", review_above=5,
     ),
     Threshold(
         "nose_mm", "a new nose of unusual size", SEED,
