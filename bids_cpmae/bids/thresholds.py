@@ -1,7 +1,7 @@
 """From measures to verdicts: the one table of thresholds.
 
 What is said of new faces are the lines of eight `dev` heads (`docs/evaluation.md`) and of another scanner's adult in
-the table of verdicts of `bids-cpmae`. Limits were set on the `dev` heads, on heads with other contrasts, thick slices and
+the table of verdicts of `bids-cpmae`. Limits were set on them, on heads with other contrasts, thick slices and
 small fields of view, and on planted failures: a face left in, a mask moved, a head turned. FAIL is for what must not be
 shared, the original face or a changed brain in it; a new face that looks odd is REVIEW.
 """
