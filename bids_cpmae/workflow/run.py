@@ -236,7 +236,6 @@ def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool =
     return verdicts
 
 
-
 def _callback(on_done: Callable[[], None]):
     done = set()
 
