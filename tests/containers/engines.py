@@ -139,8 +139,11 @@ def find_docker(folder: Path) -> Docker:
         need("podman", "runc", "conmon", "mmdebstrap")
         printed = prepared(tools() / "containers-up.sh", folder / "podman")
         ci = folder / "podman" / "ci"
-        options = ["--network", "host", f"--layers={str(bool(kept())).lower()}", "--build-arg", "TORCH_INDEX=",
-                   "-v", f"{ci}:/mnt:ro", "-v", f"{ci / 'pip.conf'}:/etc/pip.conf:ro", *wheels("-v")]  # fmt: skip
+        options = ["--network", "host", "-v", f"{ci}:/mnt:ro", "-v", f"{ci / 'pip.conf'}:/etc/pip.conf:ro",
+                   *wheels("-v"), "--build-arg", "TORCH_INDEX="]  # fmt: skip
+        if not kept():
+            # all of it goes at once, afterwards: layers for a next time, or taking away what is left, are minutes
+            options += ["--layers=false", "--rm=false"]
         return Docker("podman", "bids_cpmae_test", options, dict(re.findall(r"(\w+)=(\S+)", printed)))
     program = next((name for name in ("podman", "docker") if shutil.which(name)), None)
     if program is None:

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bids_trees import write_dataset
-from engines import UID, VERSION, Apptainer, Docker, find_apptainer, find_docker, kept
+from engines import UID, VERSION, Apptainer, Docker, find_apptainer, find_docker, kept, tools
 
 from bids_cpmae.bids.demo import write_demo
 from bids_cpmae.bids.tsv import read_tsv
@@ -57,8 +57,15 @@ def build_and_run(engine: Future, demo: Future, folder: Path) -> Run:
     return Run(image, out)
 
 
+@pytest.fixture(scope="session")
+def background():
+    """For what may take minutes beside the tests that follow."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
 @pytest.fixture(scope="module")
-def folder():
+def folder(background):
     """Where images and outputs lie; taken away unless it is to be kept."""
     path = kept() or Path(tempfile.mkdtemp(prefix="bids_cpmae_containers_"))
     path.mkdir(parents=True, exist_ok=True)
@@ -66,7 +73,7 @@ def folder():
     path.chmod(0o755)
     yield path
     if not kept():
-        shutil.rmtree(path, ignore_errors=True)
+        background.submit(shutil.rmtree, path, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,8 @@ def made(folder):
         # they belong to a user of their own, and others could not take them away
         mounts = {out: "/out", out.with_name("work"): "/work"}
         engine.run("sh", "-c", "chmod -R a+rwX /out/* /work/*", mounts=mounts)
-        if not kept():
+        # podman of the tools has its storage in the folder
+        if not (kept() or tools()):
             engine.remove()
 
 
