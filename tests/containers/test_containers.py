@@ -67,7 +67,8 @@ def background():
 @pytest.fixture(scope="module")
 def folder(background):
     """Where images and outputs lie; taken away unless it is to be kept."""
-    path = kept() or Path(tempfile.mkdtemp(prefix="bids_cpmae_containers_"))
+    # podman does not hear of a container's end, and waits for 20 s, where the path of its storage is long
+    path = kept() or Path(tempfile.mkdtemp(prefix="cpmae_"))
     path.mkdir(parents=True, exist_ok=True)
     # users of containers have to get in
     path.chmod(0o755)
