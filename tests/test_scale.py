@@ -1,5 +1,6 @@
 """Datasets of two thousand participants: what it costs to start and to merge, and that it grows no faster than they."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,14 @@ scans = find_scans(layout)
 find_untouched(layout, scans)
 print(len(build_workflow(settings, scans).list_node_names()))
 """
+# a process's peak counts from before its exec, so the one to measure is started by a small one, not by this
+METER = """
+import json, resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss]))
+sys.exit(code)
+"""
 
 
 def dataset(root, count):
@@ -42,12 +51,11 @@ def dataset(root, count):
 
 def measured(*command):
     """Seconds of CPU, peak memory in GB and standard output of a command that succeeds."""
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, error = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, error.decode()
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9, out.decode()
+    process = subprocess.run([sys.executable, "-c", METER, *map(str, command)], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    *out, figures = process.stdout.splitlines()
+    seconds, kilobytes = json.loads(figures)
+    return seconds, kilobytes * 1024 / 1e9, "\n".join(out)
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,7 @@ def compared(stages: list, plainer: list) -> list[tuple[str, float, float]]:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the stages in a child process, so that memory is theirs alone, then the command; print the tables."""
+    """Run the command, then the stages in a child process, so that memory is theirs alone; print the tables."""
     with tempfile.TemporaryDirectory(prefix="bids_cpmae_") as folder:
         scan = args.scan or template_scan(Path(folder) / "template_T1w.nii.gz")
         if not scan.is_file():
@@ -172,12 +172,13 @@ def main(args: argparse.Namespace) -> int:
         figures = Path(folder) / "figures.json"
         command = [sys.executable, "-m", __name__, str(scan), "--json", str(figures), "--device", args.device]
         command += ["--model-weights", str(args.model_weights)] if args.model_weights else []
+        # before the stages: the peak of children is the largest that any had so far
+        whole = time_command(scan, Path(folder), device=args.device, weights=args.model_weights)
         code = subprocess.run(command).returncode
         if code or not figures.is_file():
             # the child has said why
             return code if code > 0 else ExitCode.SOFTWARE
         stages, plainer = json.loads(figures.read_text())
-        whole = time_command(scan, Path(folder), device=args.device, weights=args.model_weights)
     ways = compared(stages, plainer)
     total = sum(seconds for _, seconds, _ in stages)
     stages += [["total", total, max(peak for *_, peak in stages)], list(whole)]
