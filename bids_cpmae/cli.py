@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from bids_cpmae import __version__
-from bids_cpmae.errors import CPMAEError, ExitCode, InputError, OutputError
+from bids_cpmae.errors import MEMORY_ADVICE, CPMAEError, ExitCode, InputError, OutputError, short_of_memory
 from bids_cpmae.request import LEVELS, clean_work, prepare_folder, settings_of
 from bids_cpmae.settings import Settings
+from bids_cpmae.signals import Stopped, stoppable
 
 LOG = logging.getLogger("bids_cpmae")
 EXIT_CODES = """exit codes:
@@ -25,8 +26,10 @@ EXIT_CODES = """exit codes:
   65   a file given as an option cannot be understood
   66   an input (dataset, anatomical scans, weights, filter file) is missing or cannot be read
   70   an error in the software itself
-  73   the output or work folder cannot be used
-  130  interrupted
+  71   not enough memory to begin
+  73   the output or work folder cannot be used, or not any more
+  130  interrupted (SIGINT); verdicts so far are written down
+  143  told to end (SIGTERM), e.g. at a time limit; the same
 """
 
 
@@ -153,6 +156,7 @@ def run(settings: Settings) -> int:
         return list_leaks(settings.bids_dir)
     if settings.level == "group":
         return run_group(settings)
+    from bids_cpmae.bids.lock import claimed
     from bids_cpmae.bids.query import find_scans, find_untouched, has_index, open_layout
     from bids_cpmae.bids.validation import validate
 
@@ -174,10 +178,10 @@ def run(settings: Settings) -> int:
     if settings.validate:
         validate(settings.bids_dir)
     prepare_folder(settings.output_dir, "output")
-    if settings.clean_workdir:
-        clean_work(settings.work_dir)
     prepare_folder(settings.work_dir, "work")
-    return run_participant(settings, scans, untouched)
+    empty = clean_work if settings.clean_workdir else None
+    with claimed(settings.work_dir, {scan.participant for scan in scans}, empty=empty):
+        return run_participant(settings, scans, untouched)
 
 
 def print_plan(scans, untouched) -> None:
@@ -277,14 +281,19 @@ def start_logging(verbosity: int) -> None:
 def guarded(action) -> int:
     """Run an action; an expected error becomes one clear line and its exit code."""
     try:
-        return int(action())
+        with stoppable():
+            return int(action())
     except CPMAEError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.code)
-    except KeyboardInterrupt:
-        print("interrupted; run again with the same -w to go on", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
-    except Exception:
+    except KeyboardInterrupt as stop:
+        asked = f"told to end ({stop})" if isinstance(stop, Stopped) else "interrupted"
+        print(f"{asked}; run again with the same -w to go on", file=sys.stderr)
+        return int(stop.code if isinstance(stop, Stopped) else ExitCode.INTERRUPTED)
+    except Exception as error:
+        if short_of_memory(error):
+            print(f"error: {MEMORY_ADVICE}", file=sys.stderr)
+            return int(ExitCode.NO_MEMORY)
         LOG.exception("an error in bids_cpmae itself; please report it with these lines")
         return int(ExitCode.SOFTWARE)
 

@@ -29,13 +29,17 @@ BASE64 = re.compile(rb"[A-Za-z0-9+/]{200,}={0,2}")
 
 
 class Original:
-    """An original scan's stored values (X, Y, Z) and its face (X, Y, Z), bool."""
+    """An original scan's stored values (X, Y, Z) and its face (X, Y, Z), bool.
 
-    def __init__(self, stored: np.ndarray, face: np.ndarray) -> None:
+    A slice counts with so much of the face in it as no stranger's is like by chance, ``least_seen`` voxels.
+    """
+
+    def __init__(self, stored: np.ndarray, face: np.ndarray, least_seen: int = LEAST_SEEN) -> None:
         self.stored = stored
         # where values repeat, in air, being the same tells nothing
         self.face = face & (stored > np.percentile(stored[face], 50))
         self.fine = fine(stored)
+        self.least_seen = least_seen
         self.rows = list(self._rows())
         self.planes = [list(self._planes(axis)) for axis in range(3)]
 
@@ -54,7 +58,7 @@ class Original:
     def _planes(self, axis: int):
         """Fine structure and face of every other plane across an axis that shows enough of it."""
         for value, where in list(zip(np.moveaxis(self.stored, axis, 0), np.moveaxis(self.face, axis, 0)))[::2]:
-            if where.sum() >= LEAST_SEEN:
+            if where.sum() >= self.least_seen:
                 yield fine(value)[where], where
 
 

@@ -11,9 +11,9 @@ from bids_trees import write_dataset
 from phantoms import Case, make_phantom
 from PIL import Image
 
+from bids_cpmae.bids.atomic import write_text
 from bids_cpmae.bids.dataset import start_dataset
 from bids_cpmae.bids.publish import publish_scan
-from bids_cpmae.bids.sidecar import write_text
 from bids_cpmae.bids.verdicts import FAIL, LOGS, PASS, Verdict, merge, write_participant
 from bids_cpmae.imaging.nifti import load_source, save_like, save_mask
 

@@ -5,9 +5,10 @@ import json
 import pytest
 from bids_trees import write_dataset, write_scan
 
+from bids_cpmae.bids.atomic import write_text
 from bids_cpmae.bids.dataset import start_dataset
 from bids_cpmae.bids.publish import publish_scan
-from bids_cpmae.bids.sidecar import raw_metadata, write_text
+from bids_cpmae.bids.sidecar import raw_metadata
 from bids_cpmae.bids.validation import errors_of, find_validator, validate
 from bids_cpmae.bids.verdicts import LOGS, PASS, Verdict, merge, write_participant
 from bids_cpmae.errors import ExitCode, InputError

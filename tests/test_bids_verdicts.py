@@ -111,10 +111,11 @@ def test_a_verdict_survives_its_file(tmp_path):
         ("cannot open '/scratch/j 1/work/x.npz' (no)", "cannot open 'x.npz' (no)"),
         ("12 voxels/s, n/a, 3/4", "12 voxels/s, n/a, 3/4"),
         ("in ~/data/x.nii and /a/b/", "in x.nii and b"),
+        ("/home/ann/study/out/x.nii: cannot be written", "x.nii: cannot be written"),
     ],
 )
 def test_no_path_of_the_machine_is_told(text, expected):
-    assert without_paths(text, "/scratch/j 1/work").replace("work/", "") == expected
+    assert without_paths(text, "/scratch/j 1/work", "/home/ann") == expected
 
 
 def test_table_is_one_line_a_scan_whatever_the_reason(tmp_path):

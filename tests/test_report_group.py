@@ -11,8 +11,8 @@ import pytest
 from bids_trees import write_dataset
 from report_trees import add_scan, measures, words
 
+from bids_cpmae.bids.atomic import write_text
 from bids_cpmae.bids.dataset import start_dataset
-from bids_cpmae.bids.sidecar import write_text
 from bids_cpmae.bids.validation import errors_of, find_validator
 from bids_cpmae.bids.verdicts import FAIL, LOGS, PASS, REVIEW, SKIPPED, TABLE, Verdict, merge, write_participant
 from bids_cpmae.errors import OutputError

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from nipype.interfaces import utility as niu
@@ -82,12 +83,33 @@ def test_a_participant_that_is_begun_is_ended_first(tmp_path):
     assert [name for name, status in ended if status == "end"] == ["first", "then"] * 2
 
 
-def test_a_worker_leaves_with_its_run():
-    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    code = f"from bids_cpmae.workflow.plugin import leave_with; leave_with({parent.pid})"
-    worker = subprocess.Popen([sys.executable, "-c", code])
-    with pytest.raises(subprocess.TimeoutExpired):
-        worker.wait(2)
-    parent.kill()
-    parent.wait()
-    assert worker.wait(120) == 1
+RUN = """
+import os, sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from bids_cpmae.processes import bind
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver"), initializer=bind) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        # as deep in a library as ANTs: no other thread of Python gets a turn
+        pool.submit(sum, range(10**12)).result()
+"""
+
+
+def test_a_worker_leaves_with_its_run(tmp_path):
+    (tmp_path / "run.py").write_text(RUN)
+    run = subprocess.Popen([sys.executable, str(tmp_path / "run.py")], stdout=subprocess.PIPE, text=True)
+    worker = int(run.stdout.readline())
+    time.sleep(1)
+    assert os.path.exists(f"/proc/{worker}") or not os.path.isdir("/proc")
+    run.kill()
+    run.wait()
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker went on")

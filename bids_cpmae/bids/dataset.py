@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bids_cpmae.bids.sidecar import dataset_description, read_sidecar, write_json, write_text
-from bids_cpmae.bids.verdicts import LOGS, TABLE
+from bids_cpmae.bids.atomic import write_json, write_text
+from bids_cpmae.bids.sidecar import dataset_description
+from bids_cpmae.bids.tsv import MISSING
+from bids_cpmae.bids.verdicts import (
+    LOGS,
+    NOT_REACHED,
+    PASS,
+    REVIEW,
+    SKIPPED,
+    TABLE,
+    Verdict,
+    merge,
+    verdict_rows,
+    write_participant,
+)
 
 IGNORED = (f"{LOGS}/", "figures", f"{TABLE}.tsv", f"{TABLE}.json", "group_qc.tsv", "group_qc.json", "*.html")
+PAGES = ("group.html", "group_qc.tsv", "group_qc.json")
 
 
 def start_dataset(output_dir: Path, bids_dir: Path) -> None:
@@ -15,12 +29,33 @@ def start_dataset(output_dir: Path, bids_dir: Path) -> None:
 
     All runs write the same, so they may overlap; a file that stays is not taken from under another run that reads it.
     """
-    description = dataset_description(bids_dir)
-    if read_sidecar(output_dir / "dataset_description.json") != description:
-        write_json(output_dir / "dataset_description.json", description)
-    ignored, path = "\n".join(IGNORED) + "\n", output_dir / ".bidsignore"
-    if not path.exists() or path.read_text(encoding="utf-8") != ignored:
-        write_text(path, ignored)
+    write_json(output_dir / "dataset_description.json", dataset_description(bids_dir))
+    write_text(output_dir / ".bidsignore", "\n".join(IGNORED) + "\n")
+
+
+def withdraw(output_dir: Path, source: str) -> None:
+    """Take back what an earlier run has said of a scan, before what it has written goes; to be called under the lock.
+
+    Parameters
+    ----------
+    output_dir : Path
+    source : str
+        The raw scan, as a path below its dataset.
+    """
+    participant = source.split("/")[0].removeprefix("sub-")
+    row = verdict_rows(output_dir, participant).get(source)
+    if row is None or row["verdict"] not in (PASS, REVIEW):
+        return
+    session = None if row["session_id"] == MISSING else row["session_id"].removeprefix("ses-")
+    write_participant(output_dir, participant, [Verdict(source, participant, session, SKIPPED, NOT_REACHED)])
+    merge(output_dir)
+    drop_pages(output_dir, participant)
+
+
+def drop_pages(output_dir: Path, participant: str) -> None:
+    """Take away pages that show what goes; the end of a run makes them anew."""
+    for name in (f"sub-{participant}.html", *PAGES):
+        (output_dir / name).unlink(missing_ok=True)
 
 
 def remove_outputs(output_dir: Path, outputs) -> None:

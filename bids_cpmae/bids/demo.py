@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_cpmae.bids.sidecar import write_json, write_text
+from bids_cpmae.bids.atomic import write_json, write_text
 from bids_cpmae.errors import OutputError
 
 NOISE, UNITS = 0.012, 1000

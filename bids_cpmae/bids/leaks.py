@@ -13,12 +13,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from bids_cpmae.bids.atomic import write_json
 from bids_cpmae.bids.privacy import values
 from bids_cpmae.bids.privacy.findings import KINDS, Finding
 from bids_cpmae.bids.privacy.names import date_in_name, telling_file
 from bids_cpmae.bids.privacy.sidecars import Leak, clean_json, kind_of
 from bids_cpmae.bids.privacy.tables import Table, clean_table, role_of
-from bids_cpmae.bids.sidecar import raw_metadata, read_sidecar, write_json
+from bids_cpmae.bids.sidecar import raw_metadata, read_sidecar
 from bids_cpmae.errors import ExitCode, InputError
 
 HISTORY = (".git", ".datalad")

@@ -1,15 +1,16 @@
-"""Finished files moved to the output tree: written beside, flushed, renamed, so that none is ever half there."""
+"""Finished files moved to the output tree, so that what is there at any moment is whole and belongs together."""
 
 from __future__ import annotations
 
-import filecmp
-import os
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+from bids_cpmae.bids.atomic import json_text, put_files, rename_all
+from bids_cpmae.bids.dataset import withdraw
+from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.naming import outputs_of
-from bids_cpmae.bids.sidecar import beside, image_sidecar, mask_sidecar, write_json
-from bids_cpmae.errors import OutputError
+from bids_cpmae.bids.sidecar import image_sidecar, mask_sidecar
+from bids_cpmae.bids.verdicts import LOGS
 
 
 def publish_file(written: Path, target: Path) -> Path:
@@ -20,32 +21,38 @@ def publish_file(written: Path, target: Path) -> Path:
     OutputError
         When it cannot be written, or reads back as something else.
     """
-    partial = beside(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(written, "rb") as source, open(partial, "wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        if not filecmp.cmp(written, partial, shallow=False):
-            raise OutputError(f"{target}: reads back as something else than was written; is the disk sound?")
-        os.replace(partial, target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    put_files({target: written})
     return target
 
 
 def publish_scan(
     output_dir: Path, relative: str, *, image: Path, mask: Path, raw_sidecar: dict, settings: dict, regions: str
 ) -> None:
-    """Publish a certified scan: sidecars and mask first, the image last, so that an image is never without them."""
+    """Publish a certified scan: mask and sidecars first, the image last, so that an image is never without them.
+
+    What another run has written of the scan stays where it is the same. Where it is not, what was said of it is
+    withdrawn before it goes, so that no table vouches for an image that is not there, or has another's mask.
+
+    Raises
+    ------
+    OutputError
+    """
     outputs = outputs_of(relative)
-    (output_dir / outputs.image).parent.mkdir(parents=True, exist_ok=True)
-    write_json(
-        output_dir / outputs.image_sidecar, image_sidecar(relative, raw_sidecar, settings=settings, regions=regions)
-    )
-    write_json(output_dir / outputs.mask_sidecar, mask_sidecar(relative, regions))
-    publish_file(mask, output_dir / outputs.mask)
-    publish_file(image, output_dir / outputs.image)
+    files = {
+        output_dir / outputs.mask: mask,
+        output_dir / outputs.mask_sidecar: json_text(mask_sidecar(relative, regions)).encode(),
+        output_dir / outputs.image_sidecar: json_text(
+            image_sidecar(relative, raw_sidecar, settings=settings, regions=regions)
+        ).encode(),
+        output_dir / outputs.image: image,
+    }
+
+    def change(partials: Mapping[Path, Path]) -> None:
+        # by one run at a time: image and mask of two would be no pair
+        with locked(output_dir / LOGS):
+            withdraw(output_dir, relative)
+            if output_dir / outputs.image in partials:
+                (output_dir / outputs.image).unlink(missing_ok=True)
+            rename_all(partials)
+
+    put_files(files, change=change)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+from bids_cpmae.bids.atomic import beside, write_json
 from bids_cpmae.bids.leaks import NUMBERS, data_leaks, read_text
 from bids_cpmae.bids.privacy import values
 from bids_cpmae.bids.privacy.nifti import clean_gzip, clean_nifti, gzip_leaks, nifti_leaks
 from bids_cpmae.bids.privacy.sidecars import clean_json, kind_of
 from bids_cpmae.bids.privacy.tables import Table, clean_table, role_of
 from bids_cpmae.bids.publish import publish_file
-from bids_cpmae.bids.sidecar import beside, write_json
 from bids_cpmae.errors import OutputError
 
 COPY, HARD = "copy", "hard"

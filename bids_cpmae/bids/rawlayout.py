@@ -11,6 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from bids_cpmae.bids.atomic import sweep
 from bids_cpmae.bids.dataset import remove_outputs
 from bids_cpmae.bids.leaks import find_leaks
 from bids_cpmae.bids.lock import locked
@@ -125,6 +126,7 @@ def finish_raw(bids_dir: Path, derivative_dir: Path, out: Path, *, link: str = C
 def _finish(job: Job, report: RawReport, *, whole: bool) -> RawReport:
     with locked(job.derivative / LOGS) as free:
         if free:
+            sweep(job.out)
             if whole:
                 _remove_strangers(job)
             shared = write_shared(job.raw, job.out, job.link) + _left_out(job.raw, "")

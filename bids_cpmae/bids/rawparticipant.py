@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from bids_cpmae.bids import rawfiles
+from bids_cpmae.bids.atomic import write_json
 from bids_cpmae.bids.leaks import read_text
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.privacy.tables import (
@@ -22,7 +23,7 @@ from bids_cpmae.bids.privacy.tables import (
 from bids_cpmae.bids.rawfiles import NotShareable
 from bids_cpmae.bids.rawplan import GRADIENTS, applies, is_anatomical, is_data, is_image, sidecar_for, suffix_of
 from bids_cpmae.bids.rawreport import KEPT_FACE, LEFT_OUT, NO_FACE, REFACED, Row
-from bids_cpmae.bids.sidecar import raw_metadata, read_sidecar, write_json
+from bids_cpmae.bids.sidecar import raw_metadata, read_sidecar
 from bids_cpmae.bids.verdicts import SKIPPED
 
 SHIFT, DROP = "shift", "drop"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bids_cpmae.bids.atomic import write_json, write_text
 from bids_cpmae.bids.privacy.findings import Finding
-from bids_cpmae.bids.sidecar import write_json, write_text
 from bids_cpmae.bids.verdicts import LOGS
 
 TABLE = "desc-sharing_files"

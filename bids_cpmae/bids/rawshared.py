@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bids_cpmae import __version__
 from bids_cpmae.bids import rawfiles
+from bids_cpmae.bids.atomic import PARTIAL, write_json, write_text
 from bids_cpmae.bids.leaks import read_text
 from bids_cpmae.bids.privacy.names import OF_PEOPLE, identifying
 from bids_cpmae.bids.privacy.sidecars import DATASET, clean_json
@@ -20,7 +21,7 @@ from bids_cpmae.bids.privacy.tables import Table, clean_table, role_of
 from bids_cpmae.bids.rawfiles import NotShareable
 from bids_cpmae.bids.rawplan import GRADIENTS, Raw, applies
 from bids_cpmae.bids.rawreport import LEFT_OUT, Row
-from bids_cpmae.bids.sidecar import PARTIAL, dataset_description, raw_metadata, read_sidecar, write_json, write_text
+from bids_cpmae.bids.sidecar import dataset_description, raw_metadata, read_sidecar
 from bids_cpmae.errors import ExitCode, InputError, OutputError
 
 NAME = "bids_cpmae"
@@ -52,9 +53,7 @@ def start_raw(bids_dir: Path, out: Path) -> None:
         ours = isinstance(made, list) and any(isinstance(one, dict) and one.get("Name") == NAME for one in made)
         if there and not ours:
             raise OutputError(f"{out}: holds something that {NAME} has not written; give a new or empty folder")
-    description = raw_description(bids_dir)
-    if read_sidecar(described) != description:
-        write_json(described, description)
+    write_json(described, raw_description(bids_dir))
 
 
 def raw_description(bids_dir: Path) -> dict:

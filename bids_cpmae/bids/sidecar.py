@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -19,8 +17,6 @@ METHOD_CODE = {
     "CodeMeaning": "Clean Recognizable Visual Features Option",
 }
 RAW = "raw"
-# in the name of a file that is being written
-PARTIAL = ".partial."
 
 
 def read_sidecar(path: Path) -> dict:
@@ -104,28 +100,3 @@ def dataset_description(bids_dir: Path) -> dict:
     if raw.get("License"):
         description["License"] = raw["License"]
     return description
-
-
-def beside(target: Path) -> Path:
-    """Where a file is written before it is renamed to its own name: hidden, same extension, nobody else's.
-
-    A process number would not do: processes on other nodes and in other containers have the same.
-    """
-    return target.with_name(f".{secrets.token_hex(6)}{PARTIAL}{target.name}")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a small file in one step: it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = beside(path)
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    return path
-
-
-def write_json(path: Path, content: object) -> Path:
-    """`write_text` of a JSON document."""
-    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from bids_cpmae.bids.atomic import write_json, write_text
 from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.reference import Scan, entities_of, extent
-from bids_cpmae.bids.sidecar import write_json, write_text
 from bids_cpmae.bids.tsv import MISSING, read_tsv, tsv_text
 from bids_cpmae.bids.verdicts import LOGS, verdict_rows
 

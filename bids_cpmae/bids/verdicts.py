@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bids_cpmae.bids.sidecar import write_json, write_text
+from bids_cpmae.bids.atomic import write_json, write_text
 from bids_cpmae.bids.thresholds import broken
 from bids_cpmae.bids.tsv import MISSING, read_tsv, tsv_text
 from bids_cpmae.errors import ScanError, SkippedError
@@ -47,6 +47,7 @@ COLUMNS = ("participant_id", "session_id", "source", "verdict", "reason", *MEASU
 NOT_REACHED = "the run stopped before this scan was done"
 # two or more parts, so that "voxels/s" or "n/a" stay what they are
 ABSOLUTE = re.compile(r"(?<![\w.~])~?(?:/[^\s/:'\"`,;)]+){2,}/?")
+BELOW = r"(?:/[^\s/:'\"`,;)]+)*/?"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def without_paths(text: str, *private: Path | str) -> str:
         Paths to look for by name first, since only these may hold spaces.
     """
     for path in sorted((str(path) for path in private if str(path) != "/"), key=len, reverse=True):
-        text = text.replace(path, Path(path).name)
+        # with what lies below it, of which the first part may be somebody's name
+        text = re.sub(re.escape(path) + BELOW, lambda found: found.group().rstrip("/").rsplit("/", 1)[-1], text)
     return ABSOLUTE.sub(lambda found: found.group().rstrip("/").rsplit("/", 1)[-1], text)
 
 

@@ -16,8 +16,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from bids_cpmae.bids.atomic import write_text
 from bids_cpmae.bids.query import INDEX, find_scans, open_layout
-from bids_cpmae.bids.sidecar import write_text
 from bids_cpmae.bids.validation import validate
 from bids_cpmae.cli import both
 from bids_cpmae.cli import build_parser as app_parser

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_cpmae.bids.sidecar import write_json, write_text
+from bids_cpmae.bids.atomic import write_json, write_text
 from bids_cpmae.bids.tsv import MISSING, tsv_text
 from bids_cpmae.bids.verdicts import dictionary, without_paths
 from bids_cpmae.errors import OutputError

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bids_cpmae.bids.atomic import write_text
 from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.naming import Outputs, outputs_of
-from bids_cpmae.bids.sidecar import read_sidecar, write_text
+from bids_cpmae.bids.sidecar import read_sidecar
 from bids_cpmae.bids.verdicts import LOGS, PASS, REVIEW, without_paths
 from bids_cpmae.errors import OutputError, ScanError
 from bids_cpmae.report import viewer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from bids_cpmae.bids.sidecar import write_text
+from bids_cpmae.bids.atomic import write_text
 from bids_cpmae.errors import OutputError
 from bids_cpmae.report.page import fill
 from bids_cpmae.report.pictures import Picture, face_pictures, head_frame, read_volume, seam_pictures

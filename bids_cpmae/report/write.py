@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.verdicts import LOGS
+from bids_cpmae.processes import bind, end_now
 from bids_cpmae.report.group import write_group
 from bids_cpmae.report.participant import write_report
 
@@ -38,9 +39,14 @@ def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int 
     labels = sorted(set(participants))
     if nprocs > 1 and len(labels) > 1:
         # forked copies of threads of the numerical libraries would hang: workers come from a clean server process
-        with ProcessPoolExecutor(min(nprocs, len(labels)), mp_context=get_context("forkserver")) as pool:
-            futures = {pool.submit(write_report, output_dir, label): label for label in labels}
-            written = [_tried(output_dir, futures[future], future.result) for future in as_completed(futures)]
+        context = get_context("forkserver")
+        with ProcessPoolExecutor(min(nprocs, len(labels)), mp_context=context, initializer=bind) as pool:
+            try:
+                futures = {pool.submit(write_report, output_dir, label): label for label in labels}
+                written = [_tried(output_dir, futures[future], future.result) for future in as_completed(futures)]
+            except KeyboardInterrupt:
+                end_now(pool)
+                raise
     else:
         written = [_tried(output_dir, label, partial(write_report, output_dir, label)) for label in labels]
     return [*sorted(filter(None, written)), *filter(None, [write_overview(output_dir, refresh=False)])]
@@ -66,5 +72,6 @@ def _tried(output_dir: Path, label: str, work) -> Path | None:
         LOG.debug("in full:", exc_info=error)
         stale = output_dir / f"sub-{label}.html"
         if stale.parent == output_dir:
-            stale.unlink(missing_ok=True)
+            with suppress(OSError):
+                stale.unlink(missing_ok=True)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
@@ -18,7 +19,7 @@ from nipype.interfaces.base import (
 
 from bids_cpmae import __version__
 from bids_cpmae.bids.verdicts import PASS, REVIEW, Verdict, judge, refuse_failed, verdict_of, without_paths
-from bids_cpmae.errors import CPMAEError
+from bids_cpmae.errors import OutputError, reason_of
 
 
 class ScanInputSpec(BaseInterfaceInputSpec):
@@ -48,11 +49,12 @@ class ScanInterface(SimpleInterface):
     def _leave_word(self, error: Exception, folder: Path) -> None:
         if not (isdefined(self.inputs.verdict_file) and isdefined(self.inputs.scan)):
             return
-        known = isinstance(error, CPMAEError)
-        reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
         in_file = Path(self.inputs.in_file)
-        reason = without_paths(reason, in_file, in_file.parent, folder, Path.home(), tempfile.gettempdir())
-        Verdict(**self.inputs.scan, verdict=verdict_of(error), reason=reason).save(Path(self.inputs.verdict_file))
+        private = in_file, in_file.parent, folder, getattr(self.inputs, "output_dir", "/"), tempfile.gettempdir()
+        reason = without_paths(reason_of(error), *private, Path.home())
+        # on a disk that is full not even this can be said: the run then takes the reason from the error itself
+        with suppress(OutputError):
+            Verdict(**self.inputs.scan, verdict=verdict_of(error), reason=reason).save(Path(self.inputs.verdict_file))
 
 
 class FirstInputSpec(ScanInputSpec):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
-import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from traceback import format_exception
 
+import numpy as np
+from nipype.interfaces.base import isdefined
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer, run_node
 
+from bids_cpmae.processes import bind, end_now
+
 KILLED = "a worker process was killed, most likely for want of memory"
+LOST = "something is missing in the work folder; run again with --clean-workdir"
 ATTEMPTS = 2
-WATCH_S = 5
 
 
 def quiet_nipype(level: int) -> None:
@@ -25,21 +27,11 @@ def quiet_nipype(level: int) -> None:
         logger.propagate = False
 
 
-def start_worker(cwd: str, level: int, parent: int) -> None:
+def start_worker(cwd: str, level: int) -> None:
     """What a worker process does first."""
+    bind()
     process_initializer(cwd)
     quiet_nipype(level)
-    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
-
-
-def leave_with(parent: int) -> None:
-    """End this process when another is gone: the worker of a killed run would keep its memory and wait for ever."""
-    while True:
-        try:
-            os.kill(parent, 0)
-        except OSError:
-            os._exit(1)
-        time.sleep(WATCH_S)
 
 
 class SturdyMultiProcPlugin(MultiProcPlugin):
@@ -47,11 +39,17 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
 
     A killed worker breaks the whole pool, and nobody knows whose node it was: all that ran are tried once more, and
     those that meet the same end again have failed. Takes nipype's ``plugin_args`` and ``log_level``.
+
+    Attributes
+    ----------
+    causes : dict of str to str
+        By the path of a scan below its dataset, the traceback of a node of it that failed, or `KILLED`.
     """
 
     def __init__(self, plugin_args: dict | None = None) -> None:
         super().__init__(plugin_args=plugin_args)
         self._jobs: dict[int, tuple] = {}
+        self.causes: dict[str, str] = {}
         # processes start with the first job: the pool made above has none yet
         self.pool.shutdown(wait=False)
         self.pool = self._new_pool()
@@ -60,12 +58,42 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         """Run the graph; however that ends, no worker goes on behind the caller's back."""
         try:
             super().run(graph, config, updatehash=updatehash)
+        except KeyboardInterrupt:
+            # a step may take minutes, and who asks to end does not wait as long
+            end_now(self.pool)
+            raise
         finally:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
     def _sort_jobs(self, jobids, scheduler="tsort"):
         """Participant by participant: what is begun is ended first, and the work folder does not hold all at once."""
         return sorted(jobids, key=lambda job: (self.procs[job].fullname.split(".")[1:-1], job))
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a run ended before all that could run had run."""
+        return self.proc_done is None or not np.all(self.proc_done) or bool(np.any(self.proc_pending))
+
+    def _local_hash_check(self, jobid, graph):
+        # nipype looks at it again, and where that raises, as for lost results of another node, the whole run would end
+        try:
+            self.procs[jobid].is_cached()
+        except Exception as error:
+            lines = [*format_exception(error), f"OSError: {LOST}\n"]
+            self._clean_queue(jobid, graph, result={"result": None, "traceback": lines})
+            self.proc_pending[jobid] = False
+            return True
+        return super()._local_hash_check(jobid, graph)
+
+    def _report_crash(self, node, result=None):
+        scan = getattr(node.inputs, "scan", None)
+        if isdefined(scan) and scan:
+            self.causes.setdefault(scan["source"], "".join((result or {}).get("traceback") or KILLED).strip())
+        try:
+            return super()._report_crash(node, result=result)
+        except OSError as error:
+            # a disk that is full: the other scans may need less
+            return f"none, {error}"
 
     def _submit_job(self, node, updatehash=False):
         self._renew_pool()
@@ -87,7 +115,9 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             return super()._get_result(taskid)
         node, updatehash, attempts = self._jobs[taskid]
         if not isinstance(error, BrokenProcessPool) or attempts >= ATTEMPTS:
-            return {"result": None, "traceback": [f"{error}\n"], "taskid": taskid}
+            # with the worker's own traceback, which says more than nipype's error at looking for results
+            lines = [f"{KILLED}\n"] if isinstance(error, BrokenProcessPool) else format_exception(error)
+            return {"result": None, "traceback": lines, "taskid": taskid}
         self._renew_pool()
         self._jobs[taskid] = (node, updatehash, attempts + 1)
         self._task_obj[taskid] = self.pool.submit(run_node, node, updatehash, taskid)
@@ -103,6 +133,6 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             max_workers=self.processors, initializer=start_worker,
-            initargs=(self._cwd, self.plugin_args.get("log_level", logging.CRITICAL), os.getpid()),
+            initargs=(self._cwd, self.plugin_args.get("log_level", logging.CRITICAL)),
             mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context")),
         )  # fmt: skip

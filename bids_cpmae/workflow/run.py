@@ -6,24 +6,39 @@ import gc
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from bids_cpmae.bids.dataset import remove_outputs, start_dataset
-from bids_cpmae.bids.lock import locked
+from bids_cpmae.bids.atomic import sweep, write_text
+from bids_cpmae.bids.dataset import drop_pages, remove_outputs, start_dataset
+from bids_cpmae.bids.lock import PATIENCE_S, locked
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.reference import Scan, assign_references, needed
-from bids_cpmae.bids.sidecar import write_text
-from bids_cpmae.bids.verdicts import FAIL, LOGS, NOT_REACHED, PASS, REVIEW, SKIPPED, Verdict, merge, write_participant
-from bids_cpmae.errors import CPMAEError
+from bids_cpmae.bids.verdicts import (
+    FAIL,
+    LOGS,
+    NOT_REACHED,
+    PASS,
+    REVIEW,
+    SKIPPED,
+    Verdict,
+    merge,
+    without_paths,
+    write_participant,
+)
+from bids_cpmae.errors import CPMAEError, OutputError, reason_in
 from bids_cpmae.settings import Settings
+from bids_cpmae.signals import unstopped
 from bids_cpmae.workflow.batch import BATCH_POLL_S, RESULT_S, ask_by_node, batch_arguments, is_batch
 from bids_cpmae.workflow.participant import verdict_path
-from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin, quiet_nipype
+from bids_cpmae.workflow.plugin import KILLED, LOST, SturdyMultiProcPlugin, quiet_nipype
 from bids_cpmae.workflow.workers import prepare_workers
 
 LOG = logging.getLogger("bids_cpmae")
-SILENT_DEATH = "the process ended without a message (killed for want of memory?); see crash/ in the work folder"
+SILENT_DEATH = "the process ended without a message (killed for want of memory?); see `crash` in the work folder"
 POLL_S = 0.2
+# schedulers kill what has not ended some 30 s after they asked; other runs may hold the lock of the tables
+LAST_WORDS_S = 5.0
 # of nipype's plugins the one that is replaced by our own
 OWN_PLUGIN = "MultiProc"
 
@@ -115,6 +130,7 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
         path = verdict_path(settings.work_dir, scan)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
+    sweep_output(settings, scans)
     start_dataset(settings.output_dir, settings.bids_dir)
     prepare_workers(settings)
     quiet_nipype(log_level(settings))
@@ -127,20 +143,30 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
     if settings.write_graph:
         _draw(workflow, settings.work_dir / "graph.dot")
     text, stopped = workflow_text(workflow), settings.stop_on_first_crash
+    words: dict[str, str] = {}
     try:
-        _execute(workflow, plugin, on_done)
+        words |= _execute(settings, workflow, plugin, scans, on_done)
         while not stopped and (orphans := orphaned(settings.work_dir, scans)):
             LOG.info("%d scans are aligned to others, for their reference could not be used", len(orphans))
             placed = {scan.relative: scan for scan in orphans}
             scans = [placed.get(scan.relative, scan) for scan in scans]
-            _execute(build_workflow(settings, orphans), plugin_of(settings), on_done)
-    except KeyboardInterrupt:
-        stopped = True
+            again = build_workflow(settings, orphans), plugin_of(settings)
+            words |= _execute(settings, *again, scans, on_done)
+        verdicts = collect(settings, scans, text, words, stopped=stopped)
+    except BaseException:
+        collect(settings, scans, text, words, stopped=True, patience_s=LAST_WORDS_S)
         raise
-    finally:
-        verdicts = collect(settings, scans, text, stopped=stopped)
-    _report(settings, scans, verdicts)
+    try:
+        _report(settings, scans, verdicts)
+    except KeyboardInterrupt:
+        sweep_output(settings, scans)
+        raise
     return verdicts
+
+
+def sweep_output(settings: Settings, scans: list[Scan]) -> None:
+    """Take away what writers that were killed have left where this run writes."""
+    sweep(settings.output_dir, LOGS, *{f"sub-{scan.participant}" for scan in scans})
 
 
 def _report(settings: Settings, scans: list[Scan], verdicts: list[Verdict]) -> None:
@@ -160,20 +186,46 @@ def _report(settings: Settings, scans: list[Scan], verdicts: list[Verdict]) -> N
                 LOG.warning("no before/after page: %s", error)
 
 
-def _execute(workflow, plugin: dict, on_done: Callable[[], None]) -> None:
+def _execute(
+    settings: Settings, workflow, plugin: dict, scans: list[Scan], on_done: Callable[[], None]
+) -> dict[str, str]:
+    """Run a workflow; returns why scans failed, where the run knows it and not their nodes."""
     arguments = {**plugin["plugin_args"], "status_callback": _callback(on_done)}
     # nipype collects garbage at every poll, which takes a third of a core where a dataset's index is in memory
     gc.freeze()
     try:
         if isinstance(plugin["plugin"], str):
             workflow.run(plugin=plugin["plugin"], plugin_args=arguments)
-        else:
-            workflow.run(plugin=plugin["plugin"](plugin_args=arguments))
+            return {}
+        runner = plugin["plugin"](plugin_args=arguments)
+        workflow.run(plugin=runner)
     except Exception as error:
         # nipype raises once all that could run has run; the verdicts say what failed
         LOG.debug("the workflow ended with: %s", error)
+        if isinstance(plugin["plugin"], str):
+            return {}
+        if runner.unfinished and not settings.stop_on_first_crash:
+            raise
     finally:
         gc.unfreeze()
+    return _last_words(settings, scans, runner.causes)
+
+
+def _last_words(settings: Settings, scans: list[Scan], causes: dict[str, str]) -> dict[str, str]:
+    """Reasons for scans whose nodes could leave none, left in their place where that can be written."""
+    words = {}
+    for scan in needed(scans):
+        cause, path = causes.get(scan.relative), verdict_path(settings.work_dir, scan)
+        if cause is None or path.exists():
+            continue
+        reason = SILENT_DEATH if cause == KILLED else LOST if cause.endswith(LOST) else reason_in(cause)
+        words[scan.relative] = without_paths(
+            reason, settings.bids_dir, settings.work_dir, settings.output_dir, Path.home()
+        )  # fmt: skip
+        verdict = Verdict(scan.relative, scan.participant, scan.session, FAIL, words[scan.relative])
+        with suppress(OutputError):
+            verdict.save(path)
+    return words
 
 
 def orphaned(work_dir: Path, scans: list[Scan]) -> list[Scan]:
@@ -208,32 +260,53 @@ def workflow_text(workflow) -> str:
     return next((node.__desc__ for node in scans if getattr(node, "__desc__", None)), "")
 
 
-def collect(settings: Settings, scans: list[Scan], text: str, *, stopped: bool = False) -> list[Verdict]:
+def collect(
+    settings: Settings, scans: list[Scan], text: str, words: dict[str, str], *, stopped: bool = False,
+    patience_s: float = PATIENCE_S,
+) -> list[Verdict]:  # fmt: skip
     """Verdicts left by the nodes; tables, citation text, and stale outputs of those without a new face taken away.
 
     Parameters
     ----------
+    words : dict of str to str
+        Reasons for scans that failed and left no verdict.
     stopped : bool
         Whether the run may have ended before its end, so that a scan without a verdict was never come to.
+    patience_s : float
+        How long to wait for other runs that write tables.
     """
     verdicts = []
     for scan in scans:
         path = verdict_path(settings.work_dir, scan)
         if path.exists():
             verdict = Verdict.load(path)
+        elif stopped and scan.relative not in words:
+            verdict = Verdict(scan.relative, scan.participant, scan.session, SKIPPED, NOT_REACHED, reached=False)
         else:
-            missing = (SKIPPED, NOT_REACHED) if stopped else (FAIL, SILENT_DEATH)
-            verdict = Verdict(scan.relative, scan.participant, scan.session, *missing, reached=not stopped)
-        if verdict.reached and verdict.verdict in (FAIL, SKIPPED):
-            remove_outputs(settings.output_dir, outputs_of(scan.relative))
+            reason = words.get(scan.relative, SILENT_DEATH)
+            verdict = Verdict(scan.relative, scan.participant, scan.session, FAIL, reason)
         verdicts.append(verdict)
-    with locked(settings.output_dir / LOGS) as free:
+    if stopped:
+        sweep_output(settings, scans)
+    with locked(settings.output_dir / LOGS, patience_s=patience_s) as free, unstopped():
         for participant in sorted({verdict.participant for verdict in verdicts}):
             write_participant(settings.output_dir, participant, [v for v in verdicts if v.participant == participant])
         if free:
             merge(settings.output_dir)
-    write_text(settings.output_dir / LOGS / "CITATION.md", f"# Methods, in words\n\n{text}\n")
+        # only now: no table vouches for them any more
+        for verdict in verdicts:
+            if verdict.reached and verdict.verdict in (FAIL, SKIPPED):
+                _remove(settings.output_dir, verdict)
+        write_text(settings.output_dir / LOGS / "CITATION.md", f"# Methods, in words\n\n{text}\n")
     return verdicts
+
+
+def _remove(output_dir: Path, verdict: Verdict) -> None:
+    """Take away what an earlier run wrote for a scan that does not pass now, and pages that show it."""
+    outputs = outputs_of(verdict.source)
+    if any((output_dir / path).exists() for path in outputs):
+        drop_pages(output_dir, verdict.participant)
+        remove_outputs(output_dir, outputs)
 
 
 def _callback(on_done: Callable[[], None]):

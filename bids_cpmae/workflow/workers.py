@@ -8,13 +8,10 @@ from multiprocessing import forkserver
 
 from bids_cpmae.settings import Settings
 
-# slow to import, and the same for every worker; none of them starts a thread by that
-HEAVY = ("ants", "torch", "bids_cpmae.workflow.interfaces")
-
 
 def prepare_workers(settings: Settings) -> None:
     """Set the threads of the numerical libraries, and start to import what all workers need; returns at once."""
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(settings.omp_nthreads)
     if not settings.plugin:
-        multiprocessing.set_forkserver_preload(list(HEAVY))
+        multiprocessing.set_forkserver_preload(["bids_cpmae.workflow.preload"])
         forkserver.ensure_running()

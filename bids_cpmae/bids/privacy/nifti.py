@@ -196,7 +196,8 @@ def _header_leaks(header, between: bytes) -> list[Leak]:
 def clean_nifti(source: Path, target: Path) -> None:
     """Write a copy of an image without free text, extensions, trailing bytes, and gzip name and time.
 
-    Geometry, type, scaling, byte order and stored voxels stay as they are. ``target`` has the source's extension.
+    Geometry, type, scaling, byte order and stored voxels stay as they are. What is written is packed if the source is,
+    whatever ``target`` is called.
 
     Raises
     ------
@@ -212,7 +213,7 @@ def clean_nifti(source: Path, target: Path) -> None:
                     header[field] = b""
             header["vox_offset"] = header.single_vox_offset
             file.seek(offset)
-            if target.name.endswith(".gz"):
+            if source.name.endswith(".gz"):
                 with gzip.GzipFile(filename="", mode="wb", compresslevel=5, fileobj=raw, mtime=0) as packed:
                     _stream(io.BytesIO(header.binaryblock + bytes(4)), packed, header.sizeof_hdr + 4)
                     _stream(file, packed, length)

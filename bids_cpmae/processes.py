@@ -1,0 +1,43 @@
+"""Processes that a run starts: they end when it does, whatever ends it and whatever they are doing."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+
+
+def bind() -> None:
+    """Tie this process to the one that started it; what a worker process does first.
+
+    A run that is killed can end nothing any more, and the worker would keep its memory and its cores. The worker holds
+    one end of a pipe whose other end closes with the run: the kernel then sends it SIGIO, whose default is to end it.
+    Nothing else would do while ANTs is at work, which lets no Python thread run for minutes.
+    """
+    # Ctrl-C reaches all processes; the run decides what becomes of its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = multiprocessing.parent_process()
+    if run is None:
+        return
+    # where the kernel knows no such signal for pipes, as that of macOS
+    threading.Thread(target=_leave_with, args=(run,), daemon=True).start()
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(run.sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(run.sentinel, fcntl.F_SETFL, fcntl.fcntl(run.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    if not run.is_alive():
+        os._exit(1)
+
+
+def _leave_with(run) -> None:
+    run.join()
+    os._exit(1)
+
+
+def end_now(pool: ProcessPoolExecutor) -> None:
+    """End a pool without waiting for what its processes are doing."""
+    for process in list((getattr(pool, "_processes", None) or {}).values()):
+        process.kill()
+    pool.shutdown(wait=True, cancel_futures=True)
