@@ -124,9 +124,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(*both("clean-workdir"), action="store_true", help="empty the work folder first")
     group.add_argument("--nprocs", "--nthreads", "--n-cpus", type=int, default=None, metavar="N",
                        help="scans at a time (default: the cores, as far as memory goes)")  # fmt: skip
-    group.add_argument(
-        *both("omp-nthreads"), type=int, default=None, metavar="N", help="threads a scan (default: cores / nprocs)"
-    )
+    group.add_argument(*both("omp-nthreads"), type=int, default=None, metavar="N",
+                       help="threads a scan (default: the cores over the scans at a time)")  # fmt: skip
     group.add_argument(
         "--mem", "--mem-gb", type=float, default=None, metavar="GB", help="memory to use (default: 90 %% of it)"
     )

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from bids_cpmae.errors import ExitCode, InputError, LevelError, OutputError, UsageError
-from bids_cpmae.settings import Settings
+from bids_cpmae.settings import Settings, cpu_count
 
 LEVELS = ("participant", "group")
 # what a run makes in its work folder, and all that --clean-workdir takes away
@@ -18,11 +18,6 @@ WORK_FOLDERS = ("bids_cpmae_wf", "verdicts", "crash")
 SCAN_GB = 4.0
 # where the run's own derivative lies in a raw dataset
 DERIVATIVE = Path("derivatives", "bids_cpmae")
-
-
-def cpu_count() -> int:
-    """Cores this process may use, which in a container or a batch job are not all of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_gb() -> float:
@@ -74,7 +69,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         suffixes=tuple(args.suffixes),
         bids_filters=read_filters(args.bids_filter_file), validate=not args.skip_bids_validation,
         database_dir=database_dir, clean_workdir=args.clean_workdir, nprocs=nprocs,
-        omp_nthreads=args.omp_nthreads or max(1, cpu_count() // nprocs), memory_gb=memory,
+        omp_nthreads=args.omp_nthreads, memory_gb=memory,
         plugin=read_plugin(args.plugin_file), device=args.device, n_gpu_procs=args.n_gpu_procs,
         weights=args.model_weights.absolute() if args.model_weights else None,
         mode=args.mode, regions=tuple(name for name in ("face", "ears") if name in args.regions),

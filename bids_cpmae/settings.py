@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+
+def cpu_count() -> int:
+    """Cores this process may use, which in a container or a batch job are not all of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,10 @@ class Settings:
         Reface what screening would leave alone.
     plugin : dict, optional
         nipype's ``plugin`` and ``plugin_args`` from a file; processes of this machine if not given.
-    nprocs, omp_nthreads : int
-        Scans at a time, and threads for each.
+    nprocs : int
+        Scans at a time.
+    omp_nthreads : int, optional
+        Threads for each; see `threads` for what it is if not given.
     memory_gb : float
         For all scans together.
     """
@@ -42,7 +50,7 @@ class Settings:
     database_dir: Path | None = None
     clean_workdir: bool = False
     nprocs: int = 1
-    omp_nthreads: int = 1
+    omp_nthreads: int | None = None
     memory_gb: float = 8.0
     plugin: dict | None = None
     device: str = "auto"
@@ -63,3 +71,8 @@ class Settings:
     resource_monitor: bool = False
     dry_run: bool = False
     verbosity: int = 0
+
+    def threads(self, scans: int | None = None) -> int:
+        """Threads for each scan: what was asked for, else the cores over the scans that are worked on at a time."""
+        together = self.nprocs if scans is None else min(self.nprocs, scans)
+        return self.omp_nthreads or max(1, cpu_count() // max(1, together))

@@ -53,7 +53,8 @@ def write_tree(root: Path) -> Path:
     """sub-01 with a T1w that passed and a T2w that failed, and nine more known by their lines alone."""
     out = root / "out"
     start_dataset(out, write_dataset(root / "raw", "sub-01/anat/sub-01_T1w.nii.gz"))
-    publish_phantom(out, root / "made", add_scan(out, "01"))
+    publish_phantom(out, root / "made", "sub-01/anat/sub-01_T1w.nii.gz")
+    add_scan(out, "01")
     add_scan(out, "01", FAIL, "truncated; restore the file", "T2w")
     for number in range(2, 11):
         add_scan(out, f"{number:02d}")

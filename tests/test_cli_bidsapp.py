@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from bids_trees import write_dataset
@@ -10,6 +11,7 @@ from bids_trees import write_dataset
 from bids_cpmae.cli import build_parser, main
 from bids_cpmae.errors import ExitCode
 from bids_cpmae.request import settings_of
+from bids_cpmae.settings import Settings, cpu_count
 
 
 @pytest.fixture
@@ -193,3 +195,10 @@ def test_an_interrupt_is_130(monkeypatch, raw, tmp_path, capsys):
     monkeypatch.setattr(cli, "run", stopped)
     assert code_of(raw, tmp_path / "out", "participant") == 130
     assert "-w" in capsys.readouterr().err
+
+
+def test_few_scans_get_more_threads_each(tmp_path):
+    settings = Settings(tmp_path, tmp_path, "participant", tmp_path, nprocs=2 * cpu_count())
+    assert settings.threads() == 1
+    assert settings.threads(1) == cpu_count()
+    assert replace(settings, omp_nthreads=3).threads(1) == 3

@@ -58,7 +58,7 @@ def test_memory_follows_the_size_of_a_scan(tmp_path):
 def test_other_schedulers_too(settings_with, plugin):
     settings = settings_with(plugin, qsub_args="-l mem={mem_gb}gb")
     assert nodes(settings)[1]["remodel_face"].plugin_args["qsub_args"] == "-l mem=4gb"
-    assert plugin_of(settings)["plugin_args"]["qsub_args"] == "-l mem={mem_gb}gb"
+    assert plugin_of(settings, 2)["plugin_args"]["qsub_args"] == "-l mem={mem_gb}gb"
 
 
 @pytest.mark.parametrize("text", ["module load x", "#!/bin/sh\nmodule load x"])
@@ -76,7 +76,7 @@ def test_a_name_to_submit_by_is_always_there(monkeypatch):
 
 
 def test_multiproc_from_a_file_is_the_sturdy_one(settings_with):
-    made = plugin_of(settings_with("MultiProc", n_procs=5))
+    made = plugin_of(settings_with("MultiProc", n_procs=5), 2)
     assert made["plugin"] is SturdyMultiProcPlugin
     assert made["plugin_args"]["n_procs"] == 5 and made["plugin_args"]["mp_context"] == "forkserver"
 

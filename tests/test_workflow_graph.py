@@ -155,7 +155,7 @@ def test_a_failed_scan_leaves_no_earlier_output(scans, tmp_path):
     stale, kept = (write_outputs(tmp_path, name) for name in NAMES)
     Verdict(NAMES[0], "01", "a", FAIL, "cannot").save(verdict_path(tmp_path / "work", scans[0]))
     Verdict(NAMES[1], "01", "b", PASS).save(verdict_path(tmp_path / "work", scans[1]))
-    verdicts = collect(settings_for(tmp_path), scans, "text")
+    verdicts = collect(settings_for(tmp_path), scans, "text", {})
     assert [verdict.verdict for verdict in verdicts] == [FAIL, PASS]
     assert not any(path.exists() for path in stale)
     assert all(path.exists() for path in kept)
@@ -164,14 +164,14 @@ def test_a_failed_scan_leaves_no_earlier_output(scans, tmp_path):
 
 def test_a_worker_that_died_without_a_word_is_a_failure(scans, tmp_path):
     stale = write_outputs(tmp_path, NAMES[0])
-    verdicts = collect(settings_for(tmp_path), scans[:1], "text")
+    verdicts = collect(settings_for(tmp_path), scans[:1], "text", {})
     assert verdicts[0].verdict == FAIL and "memory" in verdicts[0].reason
     assert not any(path.exists() for path in stale)
 
 
 def test_a_scan_the_run_never_came_to_is_skipped_and_its_output_kept(scans, tmp_path):
     kept = write_outputs(tmp_path, NAMES[0])
-    verdicts = collect(settings_for(tmp_path, stop_on_first_crash=True), scans[:1], "text", stopped=True)
+    verdicts = collect(settings_for(tmp_path, stop_on_first_crash=True), scans[:1], "text", {}, stopped=True)
     assert verdicts[0].verdict == SKIPPED
     assert all(path.read_text() == "from an earlier run" for path in kept)
     assert json.loads((tmp_path / "out/desc-refacing_verdicts.json").read_text())["verdict"]["Levels"]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ HEADER = ("stage", "seconds", "peak_memory_gb")
 COMMAND = "bids-cpmae, start to end"
 # what a plainer way shares with this one
 SHARED = ("import", "load", "locate")
+SAMPLE_S = 0.2
 WAYS = ("with_the_same_registration", "seconds", "total_over_this")
 
 
@@ -136,9 +137,7 @@ def run_stages(
 
 
 def time_command(scan: Path, folder: Path, *, device: str, weights: Path | None) -> tuple[str, float, float]:
-    """Seconds of ``bids-cpmae`` on a dataset of this one scan, and the largest of its processes in GB."""
-    import resource
-
+    """Seconds of ``bids-cpmae`` on a dataset of this one scan, and the most memory of all its processes in GB."""
     raw = folder / "bids"
     place = raw / "sub-bench" / "anat" / ("sub-bench_T1w" + "".join(scan.suffixes[-2:]))
     place.parent.mkdir(parents=True)
@@ -149,11 +148,33 @@ def time_command(scan: Path, folder: Path, *, device: str, weights: Path | None)
     command += ["-w", str(folder / "work"), "--skip-bids-validation", "--force", "--device", device]
     command += ["--model-weights", str(weights)] if weights else []
     start = time.perf_counter()
-    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    seconds = time.perf_counter() - start
-    if ended.returncode:
-        raise InputError(f"{scan}: {ended.stderr.decode(errors='replace').strip()[-500:]}")
-    return COMMAND, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    with open(folder / "said", "wb+") as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        peak = peak_together_gb(process)
+        seconds = time.perf_counter() - start
+        said.seek(0)
+        if process.returncode:
+            raise InputError(f"{scan}: {said.read().decode(errors='replace').strip()[-500:]}")
+    return COMMAND, seconds, peak
+
+
+def peak_together_gb(process: subprocess.Popen) -> float:
+    """The most memory that a process and its children hold at a time until it ends, what they share counted once."""
+    import psutil
+
+    first, peak = psutil.Process(process.pid), 0
+    while process.poll() is None:
+        # a process may end while it is looked at
+        with suppress(psutil.Error):
+            peak = max(peak, sum(map(_held, (first, *first.children(recursive=True)))))
+        time.sleep(SAMPLE_S)
+    return peak / 1e9
+
+
+def _held(process) -> int:
+    memory = process.memory_full_info()
+    # what it shares counted in part, where the system tells
+    return getattr(memory, "pss", memory.uss)
 
 
 def compared(stages: list, plainer: list) -> list[tuple[str, float, float]]:
@@ -164,7 +185,7 @@ def compared(stages: list, plainer: list) -> list[tuple[str, float, float]]:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the command, then the stages in a child process, so that memory is theirs alone; print the tables."""
+    """Run the stages in a child process, so that memory is theirs alone, then the command; print the tables."""
     with tempfile.TemporaryDirectory(prefix="bids_cpmae_") as folder:
         scan = args.scan or template_scan(Path(folder) / "template_T1w.nii.gz")
         if not scan.is_file():
@@ -172,13 +193,12 @@ def main(args: argparse.Namespace) -> int:
         figures = Path(folder) / "figures.json"
         command = [sys.executable, "-m", __name__, str(scan), "--json", str(figures), "--device", args.device]
         command += ["--model-weights", str(args.model_weights)] if args.model_weights else []
-        # before the stages: the peak of children is the largest that any had so far
-        whole = time_command(scan, Path(folder), device=args.device, weights=args.model_weights)
         code = subprocess.run(command).returncode
         if code or not figures.is_file():
             # the child has said why
             return code if code > 0 else ExitCode.SOFTWARE
         stages, plainer = json.loads(figures.read_text())
+        whole = time_command(scan, Path(folder), device=args.device, weights=args.model_weights)
     ways = compared(stages, plainer)
     total = sum(seconds for _, seconds, _ in stages)
     stages += [["total", total, max(peak for *_, peak in stages)], list(whole)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import edt
 import numpy as np
 
@@ -23,5 +25,6 @@ def distance_in(mask: np.ndarray, spacing: float | np.ndarray = 1.0) -> np.ndarr
         In mm; 0 where ``mask`` is False, and `FARTHEST_MM` where there is no such voxel.
     """
     anisotropy = tuple(float(size) for size in np.broadcast_to(spacing, mask.ndim))
-    found = edt.edt(np.ascontiguousarray(mask), anisotropy=anisotropy, black_border=False)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
+    found = edt.edt(np.ascontiguousarray(mask), anisotropy=anisotropy, black_border=False, parallel=threads)
     return np.minimum(found, np.float32(FARTHEST_MM))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+import nibabel as nib
 import numpy as np
 from scipy import ndimage
+from scipy.interpolate import make_interp_spline
 
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.distance import distance_in
@@ -15,6 +17,10 @@ from bids_cpmae.imaging.skin import THRESHOLD_SHARE, otsu_threshold
 
 GRID_MM = 1.0
 LARGE_VOXEL_MM = 1.5
+# turned by less than this, an axis leaves its row by no voxel in a thousand
+STRAIGHT = 1e-6
+# voxels of air around, beyond which a spline feels no edge
+PAD = 8
 SURFACE_SIGMA_MM = 1.0
 CLOSING_MM = 4
 FRAME_MM = 250.0
@@ -78,15 +84,25 @@ def _to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndar
     grid, shape = covering_grid(affine, volume.shape, GRID_MM)
     if np.linalg.norm(affine[:3, :3], axis=0).max() <= LARGE_VOXEL_MM:
         return resample(volume, affine, grid, shape), grid
+    ordered = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(volume, np.float32), affine))
+    to_index = np.linalg.inv(ordered.affine) @ grid
+    matrix, offset = to_index[:3, :3], to_index[:3, 3]
+    data = np.asanyarray(ordered.dataobj)
+    if np.abs(matrix - np.diag(np.diag(matrix))).max() < STRAIGHT:
+        return _by_axes(data, np.diag(matrix), offset, shape), grid
     out = ndimage.affine_transform(
-        np.asarray(volume, np.float32),
-        np.linalg.inv(affine) @ grid,
-        output_shape=shape,
-        order=3,
-        mode="grid-constant",
-        output=np.float32,
+        data, matrix, offset, output_shape=shape, order=3, mode="grid-constant", output=np.float32
     )
     return out, grid
+
+
+def _by_axes(data: np.ndarray, step: np.ndarray, offset: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Cubic splines along one axis after the other, where no axis is turned: twenty times as fast; 0 outside."""
+    for axis, size in enumerate(shape):
+        wide = np.pad(data, [(PAD, PAD) if axis == other else (0, 0) for other in range(3)])
+        spline = make_interp_spline(np.arange(wide.shape[axis]) - PAD, wide, axis=axis)
+        data = np.nan_to_num(spline(offset[axis] + step[axis] * np.arange(size), extrapolate=False)).astype(np.float32)
+    return data
 
 
 def head_surface(volume: np.ndarray, affine: np.ndarray) -> Surface:

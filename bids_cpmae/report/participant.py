@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,12 +136,14 @@ def scan_of(output_dir: Path, row: dict[str, str], names: Callable[[str], Output
 def _draw(scan: Scan, image: Path, mask: Path) -> None:
     volume, affine = read_volume(image)
     replaced = read_volume(mask) if mask.is_file() else (None, None)
-    scan.slices = seam_pictures(volume, affine, None if replaced[0] is None else replaced[0] > 0, replaced[1])
-    scan.previews = {
-        spacing: viewer.as_text(viewer.preview(volume, affine, spacing)) for spacing in viewer.SPACINGS_MM
-    }
+    with ThreadPoolExecutor(1) as beside:
+        faces = beside.submit(face_pictures, volume, affine)
+        scan.slices = seam_pictures(volume, affine, None if replaced[0] is None else replaced[0] > 0, replaced[1])
+        scan.previews = {
+            spacing: viewer.as_text(viewer.preview(volume, affine, spacing)) for spacing in viewer.SPACINGS_MM
+        }
     # last, since a scan without a whole head in it has slices all the same
-    scan.faces = face_pictures(volume, affine)
+    scan.faces = faces.result()
 
 
 def _plain(value: object) -> str:

@@ -13,6 +13,7 @@ from nipype.interfaces.base import isdefined
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer, run_node
 
 from bids_cpmae.processes import bind, end_now
+from bids_cpmae.workflow.workers import use_threads
 
 KILLED = "a worker process was killed, most likely for want of memory"
 LOST = "something is missing in the work folder; run again with --clean-workdir"
@@ -27,9 +28,10 @@ def quiet_nipype(level: int) -> None:
         logger.propagate = False
 
 
-def start_worker(cwd: str, level: int) -> None:
+def start_worker(cwd: str, level: int, threads: int) -> None:
     """What a worker process does first."""
     bind()
+    use_threads(threads)
     process_initializer(cwd)
     quiet_nipype(level)
 
@@ -38,7 +40,8 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     """Workers started afresh after one was killed, where nipype's own plugin waits for ever.
 
     A killed worker breaks the whole pool, and nobody knows whose node it was: all that ran are tried once more, and
-    those that meet the same end again have failed. Takes nipype's ``plugin_args`` and ``log_level``.
+    those that meet the same end again have failed. Takes nipype's ``plugin_args``, ``log_level``
+    and ``threads`` of a process.
 
     Attributes
     ----------
@@ -133,6 +136,8 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             max_workers=self.processors, initializer=start_worker,
-            initargs=(self._cwd, self.plugin_args.get("log_level", logging.CRITICAL)),
+            initargs=(
+                self._cwd, self.plugin_args.get("log_level", logging.CRITICAL), self.plugin_args.get("threads", 1),
+            ),
             mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context")),
         )  # fmt: skip

@@ -80,7 +80,7 @@ def build_workflow(settings: Settings, scans: list[Scan]):
             )
         ])  # fmt: skip
     if batch:
-        ask_by_node(workflow, settings.plugin["plugin_args"], threads=settings.omp_nthreads)
+        ask_by_node(workflow, settings.plugin["plugin_args"], threads=settings.threads())
     return workflow
 
 
@@ -89,15 +89,18 @@ def wants_gpu(device: str) -> bool:
     return device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists())
 
 
-def plugin_of(settings: Settings) -> dict:
-    """nipype's ``plugin`` and ``plugin_args``; worker processes even for a single one, so that none takes all down."""
+def plugin_of(settings: Settings, scans: int) -> dict:
+    """nipype's ``plugin`` and ``plugin_args`` for so many scans.
+
+    Worker processes even for a single one, so that none takes all down.
+    """
     name, more = (settings.plugin["plugin"], settings.plugin["plugin_args"]) if settings.plugin else (OWN_PLUGIN, {})
     if name != OWN_PLUGIN:
         return {"plugin": name, "plugin_args": batch_arguments(more) if is_batch(name) else dict(more)}
     # forked copies of threads of torch or ITK would hang: workers come from a clean server process
     arguments = {"n_procs": settings.nprocs, "memory_gb": settings.memory_gb, "raise_insufficient": False,
                  "n_gpu_procs": settings.n_gpu_procs, "mp_context": "forkserver",
-                 "log_level": log_level(settings), **more}  # fmt: skip
+                 "log_level": log_level(settings), "threads": settings.threads(scans), **more}  # fmt: skip
     return {"plugin": SturdyMultiProcPlugin, "plugin_args": arguments}
 
 
@@ -132,9 +135,9 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
         path.unlink(missing_ok=True)
     sweep_output(settings, scans)
     start_dataset(settings.output_dir, settings.bids_dir)
-    prepare_workers(settings)
+    prepare_workers(settings, len(needed(scans)))
     quiet_nipype(log_level(settings))
-    plugin = plugin_of(settings)
+    plugin = plugin_of(settings, len(needed(scans)))
     workflow = build_workflow(settings, scans)
     if settings.resource_monitor:
         from nipype import config
@@ -150,7 +153,7 @@ def run(settings: Settings, scans: list[Scan], *, on_done: Callable[[], None] = 
             LOG.info("%d scans are aligned to others, for their reference could not be used", len(orphans))
             placed = {scan.relative: scan for scan in orphans}
             scans = [placed.get(scan.relative, scan) for scan in scans]
-            again = build_workflow(settings, orphans), plugin_of(settings)
+            again = build_workflow(settings, orphans), plugin_of(settings, len(orphans))
             words |= _execute(settings, *again, scans, on_done)
         verdicts = collect(settings, scans, text, words, stopped=stopped)
     except BaseException:
