@@ -21,7 +21,7 @@ $(VENV)/.tested: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/cpmae demo demo/bids
-	$(BIN)/bids-cpmae demo/bids demo/out participant -w demo/work --device cpu
+	$(BIN)/bids-cpmae demo/bids demo/out participant -w demo/work --device cpu --random-seed 2
 	@echo
 	@echo "Look at:"
 	@echo "  demo/bids/sub-demo/anat/sub-demo_T1w.nii.gz                                the synthetic head as it was"

@@ -110,6 +110,7 @@ def test_a_verdict_survives_its_file(tmp_path):
         ("/home/ann/raw/sub-01_T1w.nii.gz: truncated", "sub-01_T1w.nii.gz: truncated"),
         ("cannot open '/scratch/j 1/work/x.npz' (no)", "cannot open 'x.npz' (no)"),
         ("12 voxels/s, n/a, 3/4", "12 voxels/s, n/a, 3/4"),
+        ("see https://example.org/a/b/c, file:///home/ann/x", "see https://example.org/a/b/c, file://x"),
         ("in ~/data/x.nii and /a/b/", "in x.nii and b"),
         ("/home/ann/study/out/x.nii: cannot be written", "x.nii: cannot be written"),
     ],

@@ -45,8 +45,8 @@ MEASURES = {
 }  # fmt: skip
 COLUMNS = ("participant_id", "session_id", "source", "verdict", "reason", *MEASURES)
 NOT_REACHED = "the run stopped before this scan was done"
-# two or more parts, so that "voxels/s" or "n/a" stay what they are
-ABSOLUTE = re.compile(r"(?<![\w.~])~?(?:/[^\s/:'\"`,;)]+){2,}/?")
+# two or more parts, so that "voxels/s" or "n/a" stay what they are; or an address of the web, which tells nothing
+ABSOLUTE = re.compile(r"https?://\S+|(?<![\w.~])~?(?:/[^\s/:'\"`,;)]+){2,}/?")
 BELOW = r"(?:/[^\s/:'\"`,;)]+)*/?"
 
 
@@ -106,7 +106,7 @@ def without_paths(text: str, *private: Path | str) -> str:
     for path in sorted((str(path) for path in private if str(path) != "/"), key=len, reverse=True):
         # with what lies below it, of which the first part may be somebody's name
         text = re.sub(re.escape(path) + BELOW, lambda found: found.group().rstrip("/").rsplit("/", 1)[-1], text)
-    return ABSOLUTE.sub(lambda found: found.group().rstrip("/").rsplit("/", 1)[-1], text)
+    return ABSOLUTE.sub(lambda found: found[0] if "://" in found[0] else found[0].rstrip("/").rsplit("/", 1)[-1], text)
 
 
 def judge(measures: dict[str, float]) -> tuple[str, str]:
