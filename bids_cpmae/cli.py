@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from bids_cpmae import __version__
-from bids_cpmae.errors import MEMORY_ADVICE, CPMAEError, ExitCode, InputError, OutputError, short_of_memory
+from bids_cpmae.errors import DISK_ERRORS, MEMORY_ADVICE, CPMAEError, ExitCode, InputError, OutputError, short_of_memory
 from bids_cpmae.request import LEVELS, clean_work, prepare_folder, settings_of
 from bids_cpmae.settings import Settings
 from bids_cpmae.signals import Stopped, stoppable
@@ -26,7 +26,7 @@ EXIT_CODES = """exit codes:
   65   a file given as an option cannot be understood
   66   an input (dataset, anatomical scans, weights, filter file) is missing or cannot be read
   70   an error in the software itself
-  71   not enough memory to begin
+  71   not enough memory
   73   the output or work folder cannot be used, or not any more
   130  interrupted (SIGINT); verdicts so far are written down
   143  told to end (SIGTERM), e.g. at a time limit; the same
@@ -234,6 +234,7 @@ def share(settings: Settings) -> bool:
 
 def run_group(settings: Settings) -> int:
     """Merge the tables that participant runs have left, and write the dataset's page."""
+    from bids_cpmae.bids.atomic import sweep
     from bids_cpmae.bids.lock import locked
     from bids_cpmae.bids.untouched import merge_untouched
     from bids_cpmae.bids.verdicts import FAIL, LOGS, TABLE, merge
@@ -248,6 +249,8 @@ def run_group(settings: Settings) -> int:
             raise OutputError(f"{settings.output_dir}: other runs go on; run the group level when they have ended")
         path, rows = merge(settings.output_dir)
         merge_untouched(settings.output_dir)
+        # all runs have ended: what killed ones were writing goes
+        sweep(settings.output_dir, *(path.name for path in settings.output_dir.iterdir() if path.is_dir()))
     print(f"{len(rows)} scans in {path}")
     page = write_overview(settings.output_dir)
     if page:
@@ -255,6 +258,7 @@ def run_group(settings: Settings) -> int:
     if settings.raw_dir:
         from bids_cpmae.bids.rawlayout import finish_raw
 
+        sweep(settings.raw_dir, *(path.name for path in settings.raw_dir.glob("sub-*")))
         report = finish_raw(settings.bids_dir, settings.output_dir, settings.raw_dir, link=settings.link)
         print("\n".join(report.lines()))
     return ExitCode.SCAN_FAILED if any(row["verdict"] == FAIL for row in rows) else ExitCode.OK
@@ -290,9 +294,13 @@ def guarded(action) -> int:
         print(f"{asked}; run again with the same -w to go on", file=sys.stderr)
         return int(stop.code if isinstance(stop, Stopped) else ExitCode.INTERRUPTED)
     except Exception as error:
+        LOG.debug("in full:", exc_info=error)
         if short_of_memory(error):
             print(f"error: {MEMORY_ADVICE}", file=sys.stderr)
             return int(ExitCode.NO_MEMORY)
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            print(f"error: {error.filename2 or error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
+            return int(ExitCode.CANNOT_CREATE)
         LOG.exception("an error in bids_cpmae itself; please report it with these lines")
         return int(ExitCode.SOFTWARE)
 

@@ -92,7 +92,8 @@ class LevelError(UsageError):
 def short_of_memory(error: BaseException) -> bool:
     """Whether an error, or what it came of, is want of memory, by whatever library."""
     while error is not None:
-        if getattr(error, "errno", None) == errno.ENOMEM or reason_in(told(error)) == MEMORY_ADVICE:
+        says = isinstance(error, (MemoryError, RuntimeError, OSError, ImportError))
+        if getattr(error, "errno", None) == errno.ENOMEM or says and reason_in(told(error)) == MEMORY_ADVICE:
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -116,5 +117,5 @@ def reason_in(text: str) -> str:
             return MEMORY_ADVICE
         number = next((number for number in DISK_ERRORS if os.strerror(number) in line), None)
         if number or PARTLY_WRITTEN.search(line):
-            return f"{os.strerror(number or errno.ENOSPC)}; see to the disk of the work folder, then run again"
+            return f"{os.strerror(number or errno.ENOSPC)}; see to the disk, then run again"
     return f"unexpected {lines[-1]}"

@@ -50,6 +50,9 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, _ask)
     try:
         yield
+        if _Waiting.number is not None:
+            # raised where Python lets nothing out, as in a destructor
+            raise Stopped(_Waiting.number)
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -175,3 +175,9 @@ def test_a_scan_the_run_never_came_to_is_skipped_and_its_output_kept(scans, tmp_
     assert verdicts[0].verdict == SKIPPED
     assert all(path.read_text() == "from an earlier run" for path in kept)
     assert json.loads((tmp_path / "out/desc-refacing_verdicts.json").read_text())["verdict"]["Levels"]
+
+
+def test_a_scan_whose_image_another_run_has_taken_away_is_no_pass(scans, tmp_path):
+    Verdict(NAMES[0], "01", "a", PASS).save(verdict_path(tmp_path / "work", scans[0]))
+    verdicts = collect(settings_for(tmp_path), scans[:1], "text", {})
+    assert verdicts[0].verdict == FAIL and "another run" in verdicts[0].reason

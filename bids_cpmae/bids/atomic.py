@@ -136,7 +136,7 @@ def write_json(path: Path, content: object) -> Path:
 
 def sweep(root: Path, *below: str) -> None:
     """Take away what writers that were killed have left in a folder, and anywhere below some folders in it."""
-    found = [*root.glob(f".*{PARTIAL}"), *(path for part in below for path in (root / part).rglob(f".*{PARTIAL}"))]
-    for path in found:
-        with suppress(OSError):
-            path.unlink()
+    with suppress(OSError):
+        for path in [*root.glob(f".*{PARTIAL}"), *(it for part in below for it in (root / part).rglob(f".*{PARTIAL}"))]:
+            with suppress(OSError):
+                path.unlink()

@@ -83,7 +83,11 @@ def claimed(
     OutputError
         When another run is there.
     """
-    with open(work_dir / CLAIMS, "ab") as file:
+    try:
+        file = open(work_dir / CLAIMS, "ab")
+    except OSError as error:
+        raise OutputError(f"{work_dir / CLAIMS}: cannot be written ({error.strerror}); choose another -w") from error
+    with file:
         way_out = "wait for its end, or choose another with -w"
         if empty:
             if not _lock(file, 0, 0):

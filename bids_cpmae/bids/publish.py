@@ -11,6 +11,7 @@ from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.sidecar import image_sidecar, mask_sidecar
 from bids_cpmae.bids.verdicts import LOGS
+from bids_cpmae.errors import OutputError
 
 
 def publish_file(written: Path, target: Path) -> Path:
@@ -49,7 +50,9 @@ def publish_scan(
 
     def change(partials: Mapping[Path, Path]) -> None:
         # by one run at a time: image and mask of two would be no pair
-        with locked(output_dir / LOGS):
+        with locked(output_dir / LOGS) as free:
+            if not free:
+                raise OutputError(f"{output_dir}: other runs hold its tables for too long; run again")
             withdraw(output_dir, relative)
             if output_dir / outputs.image in partials:
                 (output_dir / outputs.image).unlink(missing_ok=True)

@@ -150,7 +150,11 @@ def time_command(scan: Path, folder: Path, *, device: str, weights: Path | None)
     start = time.perf_counter()
     with open(folder / "said", "wb+") as said:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
-        peak = peak_together_gb(process)
+        try:
+            peak = peak_together_gb(process)
+        except BaseException:
+            process.kill()
+            raise
         seconds = time.perf_counter() - start
         said.seek(0)
         if process.returncode:

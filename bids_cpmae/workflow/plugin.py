@@ -60,13 +60,18 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     def run(self, graph, config, updatehash=False):
         """Run the graph; however that ends, no worker goes on behind the caller's back."""
         try:
-            super().run(graph, config, updatehash=updatehash)
+            try:
+                super().run(graph, config, updatehash=updatehash)
+            except KeyboardInterrupt:
+                # a step may take minutes, and who asks to end does not wait as long
+                end_now(self.pool)
+                raise
+            finally:
+                self.pool.shutdown(wait=True, cancel_futures=True)
         except KeyboardInterrupt:
-            # a step may take minutes, and who asks to end does not wait as long
+            # asked while waiting for the steps that went on beside one that failed
             end_now(self.pool)
             raise
-        finally:
-            self.pool.shutdown(wait=True, cancel_futures=True)
 
     def _sort_jobs(self, jobids, scheduler="tsort"):
         """Participant by participant: what is begun is ended first, and the work folder does not hold all at once."""

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from bids_cpmae.bids.atomic import sweep, write_text
@@ -36,6 +37,7 @@ from bids_cpmae.workflow.workers import prepare_workers
 
 LOG = logging.getLogger("bids_cpmae")
 SILENT_DEATH = "the process ended without a message (killed for want of memory?); see `crash` in the work folder"
+TAKEN = "what was written is not there any more, for another run worked on the same scan; run again"
 POLL_S = 0.2
 # schedulers kill what has not ended some 30 s after they asked; other runs may hold the lock of the tables
 LAST_WORDS_S = 5.0
@@ -194,24 +196,20 @@ def _execute(
 ) -> dict[str, str]:
     """Run a workflow; returns why scans failed, where the run knows it and not their nodes."""
     arguments = {**plugin["plugin_args"], "status_callback": _callback(on_done)}
+    own = not isinstance(plugin["plugin"], str)
+    runner = plugin["plugin"](plugin_args=arguments) if own else plugin["plugin"]
     # nipype collects garbage at every poll, which takes a third of a core where a dataset's index is in memory
     gc.freeze()
     try:
-        if isinstance(plugin["plugin"], str):
-            workflow.run(plugin=plugin["plugin"], plugin_args=arguments)
-            return {}
-        runner = plugin["plugin"](plugin_args=arguments)
-        workflow.run(plugin=runner)
+        workflow.run(plugin=runner, **({} if own else {"plugin_args": arguments}))
     except Exception as error:
         # nipype raises once all that could run has run; the verdicts say what failed
         LOG.debug("the workflow ended with: %s", error)
-        if isinstance(plugin["plugin"], str):
-            return {}
-        if runner.unfinished and not settings.stop_on_first_crash:
+        if own and runner.unfinished and not settings.stop_on_first_crash:
             raise
     finally:
         gc.unfreeze()
-    return _last_words(settings, scans, runner.causes)
+    return _last_words(settings, scans, runner.causes) if own else {}
 
 
 def _last_words(settings: Settings, scans: list[Scan], causes: dict[str, str]) -> dict[str, str]:
@@ -292,16 +290,25 @@ def collect(
     if stopped:
         sweep_output(settings, scans)
     with locked(settings.output_dir / LOGS, patience_s=patience_s) as free, unstopped():
+        verdicts = [_as_it_stands(settings.output_dir, verdict) for verdict in verdicts]
         for participant in sorted({verdict.participant for verdict in verdicts}):
             write_participant(settings.output_dir, participant, [v for v in verdicts if v.participant == participant])
         if free:
             merge(settings.output_dir)
-        # only now: no table vouches for them any more
-        for verdict in verdicts:
+        # only now: no table vouches for them any more; where tables are left to the group level, so is this
+        for verdict in verdicts if free else ():
             if verdict.reached and verdict.verdict in (FAIL, SKIPPED):
                 _remove(settings.output_dir, verdict)
         write_text(settings.output_dir / LOGS / "CITATION.md", f"# Methods, in words\n\n{text}\n")
     return verdicts
+
+
+def _as_it_stands(output_dir: Path, verdict: Verdict) -> Verdict:
+    """The verdict, or FAIL where another run has meanwhile taken away what it was about."""
+    written = all((output_dir / path).is_file() for path in outputs_of(verdict.source))
+    if verdict.verdict not in (PASS, REVIEW) or written:
+        return verdict
+    return replace(verdict, verdict=FAIL, reason=TAKEN)
 
 
 def _remove(output_dir: Path, verdict: Verdict) -> None:
