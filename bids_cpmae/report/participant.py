@@ -95,12 +95,9 @@ def write_report(output_dir: Path, participant: str, *, names: Callable[[str], O
         spacing=spacing,
         left_out=sum(bool(scan.previews) and not scan.volume for scan in scans),
     )
-    try:
-        # the group level draws measures anew in the pages that are there
-        with locked(output_dir / LOGS):
-            return write_text(path, text)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+    # the group level draws measures anew in the pages that are there
+    with locked(output_dir / LOGS):
+        return write_text(path, text)
 
 
 def anchor_of(source: str) -> str:

@@ -18,7 +18,7 @@ def prepare_workers(settings: Settings, scans: int | None = None) -> None:
     scans : int, optional
         How many there are, where it is known: few are given more threads each.
     """
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(settings.threads(scans))
+    _tell_threads(settings.threads(scans))
     if not settings.plugin:
         multiprocessing.set_forkserver_preload(["bids_cpmae.workflow.preload"])
         forkserver.ensure_running()
@@ -28,5 +28,9 @@ def use_threads(count: int) -> None:
     """Have a worker process, whose clean parent was started before the scans were known, reckon in so many threads."""
     import torch
 
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(count)
+    _tell_threads(count)
     torch.set_num_threads(count)
+
+
+def _tell_threads(count: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(count)
