@@ -9,7 +9,7 @@ from phantoms import CASES, Case, draw_head, make_phantom
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.compose import clear_skin, compose_face, match_detail, meet_skin
+from bids_cpmae.imaging.compose import clear_skin, compose_face, match_detail, meet_skin, with_texture
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.seam import border_step, noise_level
 
@@ -258,11 +258,35 @@ def test_a_soft_face_is_given_the_detail_of_its_scan():
     assert detail(soft) < 0.7 * detail(scan)
     assert 1.15 * detail(soft) < detail(found) < detail(scan)
     np.testing.assert_array_equal(found[~inside], soft[~inside])
-    assert found.min() >= soft.min() and found.max() <= soft.max()
+    beyond = 0.3 * 100
+    assert found.min() >= soft.min() - beyond and found.max() <= soft.max() + beyond
+    # no rim along the skin
+    scan[:10], soft[:10] = 0, 0
+    skin = match_detail(scan, soft, inside, 100.0, np.ones(3), noise=0.0)[8:12]
+    assert skin.min() >= 0 and skin.max() <= soft[8:15].max()
+    scan, soft = scan[10:], soft[10:]
+    inside, found = inside[10:], match_detail(scan, soft, inside[10:], 100.0, np.ones(3), noise=0.0)
     same = match_detail(scan, scan, inside, 100.0, np.ones(3), noise=0.0)
     assert detail(same) == pytest.approx(detail(scan), rel=0.1)
     # noise is no detail to match
     assert detail(match_detail(scan, soft, inside, 100.0, np.ones(3), noise=1e3)) < 0.95 * detail(found)
+
+
+def test_a_soft_face_is_given_the_texture_of_its_scan():
+    rng = np.random.default_rng(0)
+    scan = 100 + 12 * rng.standard_normal((40, 40, 40)).astype(np.float32)
+    inside = np.zeros(scan.shape, bool)
+    inside[:, 18:] = True
+    scan[:4] = 0
+    smooth = np.where(scan > 0, 100, 0) + 4 * rng.standard_normal(scan.shape).astype(np.float32) * (scan > 0)
+    found = with_texture(np.where(inside, np.nan, scan), smooth, inside, 100.0, np.ones(3), rng)
+    assert found[10:, 22:].std() == pytest.approx(12, rel=0.15)
+    # less of it on the skin, none in the air
+    assert found[4, 22:].std() < 0.7 * found[10:, 22:].std()
+    assert found[:4].max() == 0
+    # rough enough already
+    rough = np.where(scan > 0, 100 + 1.2 * (scan - 100), 0).astype(np.float32)
+    np.testing.assert_array_equal(with_texture(scan, rough, inside, 100.0, np.ones(3), rng), rough)
 
 
 def test_a_new_skin_meets_the_old_one_where_the_mask_ends():

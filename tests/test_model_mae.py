@@ -7,7 +7,7 @@ from scipy.ndimage import binary_erosion
 
 from bids_cpmae.errors import WeightsError
 from bids_cpmae.imaging.template import BRAIN_BIT, load_portrait, load_template
-from bids_cpmae.model.cpmae import CPMAE, SamplingConfig
+from bids_cpmae.model.cpmae import CPMAE, SamplingConfig, blended, lit
 from bids_cpmae.model.identity import Identity, bend, share_of, shares
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells, group_cells
@@ -172,3 +172,28 @@ def test_damaged_weights_are_refused_by_name(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="w.safetensors"):
         load_cpmae(path)
+
+
+def test_a_sketch_takes_on_the_light_of_the_scan_around_it():
+    """A coil that fades towards the chin: the sketch fades on under the mask, by what is seen outside it alone."""
+    z, y = np.mgrid[:96, :96][::-1]
+    light = np.exp(-(((95 - z) / 90.0) ** 2)).astype(np.float32)[None].repeat(96, 0)
+    drawn = np.full((96, 96, 96), 0.5, np.float32)
+    blank = np.broadcast_to(y > 48, drawn.shape)
+    brain = np.zeros_like(blank)
+    scan = np.where(blank, np.nan, drawn * light).astype(np.float32)
+    found = lit(drawn, scan, blank, brain)
+    inside = blank & (y < 80) & (light > 0.5)
+    np.testing.assert_allclose(found[inside], (drawn * light)[inside], rtol=0.1)
+    # never so dark that no face is left, and as it was where nothing is known
+    assert lit(drawn, 0.35 * scan, blank, brain).min() >= 0.45 * 0.5 * 0.999
+    np.testing.assert_array_equal(lit(drawn, scan, np.ones_like(blank), brain), drawn)
+
+
+def test_what_was_decoded_leads_at_the_border_and_the_sketch_inside():
+    blank = np.zeros((16, 16, 128), bool)
+    blank[..., 16:] = True
+    found = blended(np.full(blank.shape, 0.8, np.float32), np.full(blank.shape, 0.2, np.float32), blank)[8, 8]
+    np.testing.assert_allclose(found[:16], 0.8, atol=1e-6)
+    assert found[17] > 0.65 and found[90] < 0.21
+    assert np.all(np.diff(found[:100]) <= 1e-6)

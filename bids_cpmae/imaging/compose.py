@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import (
     binary_dilation,
+    binary_erosion,
     gaussian_filter,
     gaussian_filter1d,
     label,
@@ -24,6 +25,7 @@ from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.noise import Grain, grained, quiet_sigma
+from bids_cpmae.imaging.seam import noise_level
 
 RING_MM = 20.0
 GAIN_SCALES = {8.0: 1.0, 16.0: 0.1, 40.0: 0.01}
@@ -44,10 +46,16 @@ SKIN_SCALES, SKIN_BLOCK_MM, SKIN_FADE, SKIN_DEPTH_MM = {4.0: 1.0, 8.0: 0.3, 16.0
 GRAIN_FROM = (0.2, 0.5)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
-# layers of detail lie between Gaussians of these widths; how far each may be lessened or strengthened at a time
-DETAIL_MM, DETAIL_GAIN, FAINT = (0.7, 1.4, 2.8, 5.6), (0.85, 3.0), 1e-3
+# layers of detail lie between Gaussians, the first of so many voxels, each of twice the width of the one before, up to
+# this one; how far the finest and the others may be lessened or strengthened at a time
+DETAIL_VOXELS, DETAIL_MM, FAINT = 0.72, 6.0, 1e-3
+DETAIL_ROUNDS, FINE_GAIN, COARSE_GAIN = 3, (0.6, 3.0), (0.9, 1.0)
 SHARPEN_REACH_MM = 2.5
-SHARPEN_FADE_MM = 8.0
+SHARPEN_FADE_MM = 4.0
+# deep enough under the skin, detail may go beyond its neighbourhood's values by this share of the tissue
+BEYOND, DEPTH_MM = 0.3, (2.0, 4.0)
+# texture: where flesh is looked at, less of it on the skin, and faces have a little more than what is around them
+FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE = 0.36, 0.5, (1.0, 4.0), 1.03
 
 # grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth: fine anatomy that a
 # soft face lacks would as grain be gravel on the skin, and the more so in large voxels
@@ -114,7 +122,10 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
         scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma,
         most=most,
     )  # fmt: skip
-    new = _with_noise(new, floor, background, grain, level, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    new = _with_noise(new, floor, background, grain, level, rng)
+    # without air there is nothing but brain to compare with
+    new = new if alone else with_texture(scan, new, inside, level, spacing, rng)
 
     flat = stored.reshape(source.shape3)
     flat[box][inside] = _as_stored(source, new[inside], flat[~mask], clip=background.seen)
@@ -248,9 +259,9 @@ def match_detail(
 ) -> np.ndarray:  # fmt: skip
     """The new head with about as much detail of each fineness under the mask as the scan has around it.
 
-    In untouched heads the two are alike within a tenth. Nothing goes beyond the values of the neighbourhood, so that
-    edges get steeper and no rim appears; towards the mask's border, where the new head is as sharp as it was
-    reconstructed, it fades out.
+    In untouched heads the two are alike within a fifth. Near the skin nothing goes beyond the values of the
+    neighbourhood, so that edges get steeper and no rim appears; towards the mask's border, where the new head is as
+    sharp as it was reconstructed, it fades out.
 
     Parameters
     ----------
@@ -265,19 +276,25 @@ def match_detail(
         Standard deviation of the scan's noise, which is no detail.
     """
     window = [2 * int(SHARPEN_REACH_MM / size) + 1 for size in spacing]
-    low, high = minimum_filter(new, window), maximum_filter(new, window)
-    depth = distance_in(inside, spacing)
-    fade = np.clip(depth / SHARPEN_FADE_MM, 0, 1)
+    beyond = BEYOND * level * smooth_step(distance_in(new > TISSUE * level, spacing), *DEPTH_MM)
+    low, high = minimum_filter(new, window) - beyond, maximum_filter(new, window) + beyond
+    fade = np.clip(distance_in(inside, spacing) / SHARPEN_FADE_MM, 0, 1)
     wanted = _detail(scan, ~inside, level, spacing)[1]
-    wanted[0] = np.sqrt(max(0.0, wanted[0] ** 2 - noise**2 / 2))
-    for _ in range(2):
-        layers, found = _detail(new, inside, level, spacing)
+    wanted[0] = np.sqrt(max(0.0, wanted[0] ** 2 - noise**2))
+    for _ in range(DETAIL_ROUNDS):
+        layers, found = _detail(new, fade == 1, level, spacing)
         change = np.zeros_like(new)
-        for layer, much, little in zip(layers, wanted, found):
+        for number, (layer, much, little) in enumerate(zip(layers, wanted, found)):
             if little > FAINT * level:
-                change += (np.clip(much / little, *DETAIL_GAIN) - 1) * layer
+                change += (np.clip(much / little, *(COARSE_GAIN if number else FINE_GAIN)) - 1) * layer
         new = np.where(fade > 0, np.clip(new + fade * change, low, high), new)
     return new
+
+
+def _widths(spacing: np.ndarray) -> list[float]:
+    """Widths in mm of the Gaussians between layers of detail."""
+    first = DETAIL_VOXELS * np.prod(spacing) ** (1 / 3)
+    return [first * 2**k for k in range(1 + max(0, int(np.log2(DETAIL_MM / first))))]
 
 
 def _detail(
@@ -286,11 +303,48 @@ def _detail(
     """Layers of detail from fine to coarse, and each one's standard deviation in and next to tissue."""
     tissue = where & binary_dilation(values > TISSUE * level, iterations=2)
     layers = []
-    for width in DETAIL_MM:
+    for width in _widths(spacing):
         smooth = gaussian_filter(values, width / spacing, truncate=3)
         layers.append(values - smooth)
         values = smooth
     return layers, np.array([float(layer[tissue].std()) if tissue.any() else 0.0 for layer in layers])
+
+
+def with_texture(
+    scan: np.ndarray, new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:  # fmt: skip
+    """The new head with as much fine texture in its flesh as the scan's flesh has, less of it on the skin.
+
+    Parameters
+    ----------
+    scan, new : ndarray (X, Y, Z), float32
+        With all their noise.
+    inside : ndarray (X, Y, Z), bool
+        True = under the mask.
+    level : float
+        Typical value of tissue.
+    spacing : ndarray (3,)
+        In mm.
+    rng : numpy.random.Generator
+    """
+    flesh = binary_erosion(inside, iterations=2) & binary_erosion(new > FLESH * level, iterations=2)
+    around = ~inside & binary_erosion(scan > FLESH * level, iterations=2)
+    wanted = TEXTURE_MORE * noise_level(scan, around, spacing, robust=True)
+    found = noise_level(new, flesh, spacing, robust=True)
+    if not wanted > found:
+        return new
+    white = rng.standard_normal(new.shape, dtype=np.float32)
+    texture = white - gaussian_filter(white, _widths(spacing)[0] / spacing, truncate=3)
+    texture *= smooth_step(new, *(share * level for share in GRAIN_FROM))
+    depth = smooth_step(distance_in(new > TISSUE * level, spacing), *TEXTURE_MM)
+    texture *= TEXTURE_SKIN + (1 - TEXTURE_SKIN) * depth
+    lacks = np.sqrt(wanted**2 - found**2)
+    amount = lacks / noise_level(texture, flesh, spacing, robust=True)
+    # medians of what is no Gaussian do not add up in squares: a second look
+    got = noise_level(new + amount * texture, flesh, spacing, robust=True)
+    if got > found:
+        amount *= lacks / np.sqrt(got**2 - found**2)
+    return np.abs(new + amount * texture)
 
 
 def _roughness(values: np.ndarray, where: np.ndarray, axis: int) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.distance import distance_in
+from bids_cpmae.imaging.fields import blocks, carry, enlarge
 from bids_cpmae.model.identity import Identity, shares
 from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells
@@ -22,7 +23,13 @@ from bids_cpmae.model.vqvae import STRIDE, VQVAE
 CONTEXT_HALO, SKETCH_HALO, DECODE_HALO = 7, 4, 2
 # next to what is known the masked autoencoder leads, which has seen it; deeper inside the sketch does
 CONTEXT_MM = 12.0
-REST_MM = 8.0
+# a coil's light is seen in tissue near the mask and carried under it by these neighbourhoods; sketch and scan differ in
+# anatomy as well, and what differs by more than this is no light
+TISSUE, LIGHT_LIMITS, LIGHT_BLOCK, LIGHT_MM, LEAST_LIT = 0.2, (0.3, 2.0), 4, 25.0, 100
+LIGHT_ROUNDS, LIGHT_MISFIT = 6, 0.2
+# a chin that is hardly seen is no face
+DIMMEST = 0.45
+LIGHT_SCALES = {10.0: 1.0, 20.0: 0.1, 40.0: 0.02}
 # of an identity's scores, in standard deviations
 WIDEST = 2.0
 
@@ -71,11 +78,63 @@ def quickly(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
-def ramp(inside: np.ndarray, width: float) -> np.ndarray:
-    """0 outside a mask (X, Y, Z) of even sides, 1 from ``width`` voxels inside on; reckoned on every second voxel."""
-    coarse = np.clip(2 * distance_in(cells(inside, 2, how="all")) / width, 0, 1)
-    fine = interpolate(torch.from_numpy(coarse).float()[None, None], scale_factor=2, mode="trilinear")
-    return np.where(inside, fine[0, 0].numpy(), np.float32(0))
+def blended(found: np.ndarray, drawn: np.ndarray, blank: np.ndarray) -> np.ndarray:
+    """What was decoded next to known tissue, the sketch deeper inside, 0 to 1.
+
+    Parameters
+    ----------
+    found, drawn : ndarray (X, Y, Z), float32
+        At 1 mm, of even sides; the decoded head, which meets the scan's, and the sketch.
+    blank : ndarray (X, Y, Z), bool
+        True = to be made anew. How deep a voxel lies is reckoned on every second one.
+    """
+    depth = 2 * distance_in(cells(blank, 2, how="all"))
+    deep = interpolate(torch.from_numpy(depth).float()[None, None], scale_factor=2, mode="trilinear")[0, 0].numpy()
+    share = np.where(blank, np.exp(-deep / CONTEXT_MM), np.float32(1))
+    return np.clip(drawn + share * (found - drawn), 0, 1)
+
+
+def lit(drawn: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """A sketch in the light of a scan: as bright and dark as coils make the scan's tissue around it.
+
+    How sketch and scan compare near the blank is followed by a quadratic in space, for light goes on falling towards a
+    chin, and what that leaves over is carried in from the border.
+
+    Parameters
+    ----------
+    drawn, volume : ndarray (X, Y, Z), float32
+        Sketch and scan at 1 mm, 0 to 1; the scan is read outside ``blank`` and ``brain`` only.
+    blank, brain : ndarray (X, Y, Z), bool
+        True = to be made anew, and True = brain. Where no tissue is known, the sketch comes back as it is.
+    """
+    low, high = LIGHT_LIMITS
+    tissue = ~blank & ~brain & (drawn > TISSUE) & (volume > low * drawn) & (volume < high * drawn)
+    amount, weight = (np.where(tissue, part, np.float32(0)) for part in (volume, drawn))
+    block = np.full(3, LIGHT_BLOCK)
+    seen, drew, hidden = (blocks(part, block) for part in (amount, weight, blank.astype(np.float32)))
+    near = (drew > 0) & (distance_in(hidden == 0, LIGHT_BLOCK) < LIGHT_MM)
+    if near.sum() < LEAST_LIT:
+        return drawn
+    trend = enlarge(np.clip(_trend(seen, drew, near), low, high), block, drawn.shape)
+    left = carry(
+        amount, weight * trend, np.ones(3), scales=LIGHT_SCALES, block_mm=LIGHT_BLOCK, prior=1.0, prior_weight=1e-4
+    )
+    return drawn * np.maximum(trend * left, DIMMEST)
+
+
+def _trend(amount: np.ndarray, weight: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """The quadratic in space (X, Y, Z) that the logarithm of ``amount`` over ``weight`` follows where ``near``.
+
+    Left and right are taken to be alike; blocks that fit badly count less.
+    """
+    x, y, z = (grid / 25 - n / 50 for grid, n in zip(np.indices(near.shape, dtype=np.float32), near.shape))
+    terms = np.stack([np.ones_like(x), x * x, y, z, y * y, z * z, y * z], axis=-1)
+    found, rows, base = np.log(amount[near] / weight[near]), terms[near], weight[near]
+    trust = base
+    for _ in range(LIGHT_ROUNDS):
+        factors = np.linalg.lstsq(rows * trust[:, None], found * trust, rcond=None)[0]
+        trust = base * np.sqrt(np.minimum(1, LIGHT_MISFIT / np.maximum(np.abs(found - rows @ factors), 1e-3)))
+    return np.exp(terms @ factors)
 
 
 class CPMAE(nn.Module):
@@ -132,29 +191,27 @@ class CPMAE(nn.Module):
         blank = ~self.anatomy.brain if mode == "head" else blank & ~self.anatomy.brain
         masked = cells(blank, STRIDE)
         places = Places.of(masked, self.anatomy)
+        if scores is None:
+            scores = self.draw_scores(identity_seed, sampling.identity_scale)
+        scores = torch.as_tensor(scores, dtype=torch.float32, device=self.device)
+        near = code_box(masked & places.reach, SKETCH_HALO)
+        around = voxel_box(near)
+        drawn = self.identity.sketch(scores, shares(mode), around)
+        if mode == "head":  # no tissue is known that the sketch would have to meet
+            return np.where(self.anatomy.brain, volume, drawn)
+        drawn[around] = lit(*(part[around] for part in (drawn, volume, blank, self.anatomy.brain)))
+        sketch = self._encode(self.skull, drawn, ~self.anatomy.brain, near)
         seen = within(code_box(masked, CONTEXT_HALO), code_box(places.reach, 0))
         skull = self._encode(self.skull, volume, ~blank & ~self.anatomy.brain, seen)
         # far off the head there is air, masked or not
         skull[:, torch.from_numpy(~places.reach)] = self._air()
         inner = cells(self.anatomy.brain, STRIDE)
         brain = self._encode(self.brain, volume, self.anatomy.brain, code_box(inner, 0))
-        if scores is None:
-            scores = self.draw_scores(identity_seed, sampling.identity_scale)
-        near = code_box(masked & places.reach, SKETCH_HALO)
-        scores = torch.as_tensor(scores, dtype=torch.float32, device=self.device)
-        drawn = self.identity.sketch(scores, shares(mode), voxel_box(near))
-        sketch = self._encode(self.skull, drawn, ~self.anatomy.brain, near)
         vectors = self.fill(skull, brain, sketch, places, snap=sampling.snap)
         box = code_box(masked & places.reach, DECODE_HALO)
-        drawn_vectors = self.skull.codebook.lookup(sketch)
-        led = torch.from_numpy(self._led(masked)[None, ..., None]).to(self.device)
-        vectors = torch.lerp(drawn_vectors, vectors, led)
-        found, plain = (self._decode(part[(slice(None), *box)]) for part in (vectors, drawn_vectors))
         voxels = voxel_box(box)
-        # what the codes cannot hold of the sketch is known, for the sketch is nobody's: it is put back
-        share = ramp(blank[voxels], REST_MM)
         out = np.zeros(volume.shape, np.float32)
-        out[voxels] = np.clip(found + share * (drawn[voxels] - plain), 0, 1)
+        out[voxels] = blended(self._decode(vectors[(slice(None), *box)]), drawn[voxels], blank[voxels])
         return np.where(self.anatomy.brain, volume, out)
 
     @property
@@ -176,14 +233,6 @@ class CPMAE(nn.Module):
         even = 2 * torch.rand(self.identity.length, generator=generator, dtype=torch.float64) - 1
         normal = 2**0.5 * torch.erfinv(even * torch.erf(torch.tensor(WIDEST / 2**0.5, dtype=torch.float64)))
         return scale * normal.float().numpy()
-
-    def _led(self, masked: np.ndarray) -> np.ndarray:
-        """How far the masked autoencoder leads at each code (32, 32, 32): whole at known tissue, then less."""
-        hidden = masked | cells(self.anatomy.brain, STRIDE)
-        if hidden[cells(self.anatomy.head, STRIDE)].all():  # head mode: there is nothing that has to be met
-            return (~masked).astype(np.float32)
-        depth = STRIDE * np.maximum(distance_in(hidden) - 1, 0)
-        return np.where(masked, np.exp(-depth / CONTEXT_MM), 1).astype(np.float32)
 
     def _air(self) -> Tensor:
         """The non-brain codes (levels,) of plain air."""
