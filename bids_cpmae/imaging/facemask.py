@@ -141,16 +141,16 @@ def carry_face(
     template = load_template()
     grid, shape = covering_grid(source.affine, source.shape3, COARSE_MM)
     wanted = template.replaced_with_air(tuple(regions)) if mode == "face" else np.ones_like(template.masks, bool)
-    face, brain, ears = (
-        # beyond head space the nearest edge counts, so that the air before the face goes on
-        resample(signed_distance(part, SPACING), head_affine(SPACING), grid, shape, through=to_head, outside="edge")
-        for part in (wanted, template.mask(BRAIN_BIT), template.mask(EARS_BIT))
-    )
+    fields = np.stack([
+        signed_distance(part, SPACING) for part in (wanted, template.mask(BRAIN_BIT), template.mask(EARS_BIT))
+    ])  # fmt: skip
+    # beyond head space the nearest edge counts, so that the air before the face goes on
+    face, brain, ears = resample(fields, head_affine(SPACING), grid, shape, through=to_head, outside="edge")
     # the field stretches distances: measure the margin where the brain came to lie
     brain = signed_distance(brain < 0, COARSE_MM)
     if mode == "face" and "ears" in regions:
         face = with_strays(face, brain, ears, (scan or coarse_scan(source.data, source.affine)).data)
-    face, brain = (resample(field, grid, source.affine, source.shape3, outside="edge") for field in (face, brain))
+    face, brain = resample(np.stack([face, brain]), grid, source.affine, source.shape3, outside="edge")
     margin = BRAIN_MARGIN_MM if mode == "face" else HEAD_MARGIN_MM
     mask, inside = (face < 0) & (brain > margin), brain < 0
     if not mask.any():

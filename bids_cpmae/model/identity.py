@@ -106,12 +106,25 @@ def bend(
     smooth = np.stack([zoom(axis, 2, order=3, grid_mode=True, mode="nearest") for axis in displacement])
     shift = _enlarged(smooth, shape) * share
     points = grid_points(affine, shape).astype(np.float32) + np.moveaxis(shift, 0, -1)
-    corner = head_affine()
-    starts = [s.indices(n)[:2] for s, n in zip(box, portrait.shape)]
-    corner[:3, 3] += [start for start, _ in starts]
     out = np.zeros(portrait.shape, np.float32)
-    out[box] = resample(portrait, head_affine(), corner, tuple(stop - start for start, stop in starts),
-                        through=CoordinateMap(affine, points))  # fmt: skip
+    out[box] = portrait[box]
+    # where nothing is displaced the portrait is as it was, and out of its tissue's reach there is none
+    if not (portrait.any() and share.any()):
+        return np.clip(out, 0, 1)
+    corner, bent = head_affine(), []
+    for axis, wanted in enumerate(box):
+        others = tuple(other for other in range(3) if other != axis)
+        reach = int(np.ceil(np.abs(shift[axis]).max())) + 1
+        low, high = np.flatnonzero(share.any(axis=others))[[0, -1]]
+        first, last = np.flatnonzero(portrait.any(axis=others))[[0, -1]]
+        start, stop, _ = wanted.indices(portrait.shape[axis])
+        start = max(start, SPACING * (low - 1), first - reach)
+        stop = min(stop, SPACING * (high + 2), last + 1 + reach)
+        bent.append(slice(start, max(start, stop)))
+        corner[axis, 3] += start
+    sides = tuple(side.stop - side.start for side in bent)
+    if all(sides):
+        out[tuple(bent)] = resample(portrait, head_affine(), corner, sides, through=CoordinateMap(affine, points))
     return np.clip(out, 0, 1)
 
 
