@@ -57,8 +57,8 @@ BEYOND, DEPTH_MM = 0.3, (2.0, 4.0)
 # texture: where flesh is looked at, less of it on the skin, and faces have a little more than what is around them
 FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE = 0.36, 0.5, (1.0, 4.0), 1.03
 
-# grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth: fine anatomy that a
-# soft face lacks would as grain be gravel on the skin, and the more so in large voxels
+# grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth; what flesh still
+# lacks is texture, of which there is less on the skin, where it would be gravel, and the more so in large voxels
 LARGE_VOXEL_MM, GRAIN_MOST, GRAIN_MOST_LARGE = 1.5, 2.2, 1.3
 
 
