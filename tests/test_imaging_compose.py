@@ -9,7 +9,7 @@ from phantoms import CASES, Case, draw_head, make_phantom
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.compose import clear_skin, compose_face, match_detail, meet_skin, with_texture
+from bids_cpmae.imaging.compose import clear_skin, compose_face, cover_kept, match_detail, meet_skin, with_texture
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.seam import border_step, noise_level
 
@@ -300,3 +300,17 @@ def test_a_new_skin_meets_the_old_one_where_the_mask_ends():
     assert abs(skin[31] - 20) <= 1 and skin[79] == 24
     assert np.abs(np.diff(skin)).max() <= 1
     np.testing.assert_allclose(meet_skin(new, new, inside, 100.0, np.ones(3)), new, atol=1e-3)
+
+
+def test_a_new_scalp_covers_the_kept_shell():
+    """Head mode: a new head whose skin lies 2 mm inside the kept shell on one side is moved out there alone."""
+    x, y, z = np.mgrid[:64, :64, :64] - 32.0
+    shell = np.sqrt(x**2 + y**2 + z**2) < 20
+    new = np.where(np.sqrt((x + 8) ** 2 + y**2 + z**2) < 26, 100, 0).astype(np.float32)
+    found = cover_kept(new, ~shell, 100.0, np.ones(3))
+    assert new[32 + 20, 32, 32] == 0
+    assert found[32 + 20 : 32 + 23, 32, 32].min() > 50
+    # it is thick enough on the other side, and stays where it was
+    np.testing.assert_allclose(found[:8, 32, 32], new[:8, 32, 32], atol=5)
+    thick = np.where(np.sqrt(x**2 + y**2 + z**2) < 28, 100, 0).astype(np.float32)
+    np.testing.assert_array_equal(cover_kept(thick, ~shell, 100.0, np.ones(3)), thick)

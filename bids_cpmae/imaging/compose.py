@@ -43,6 +43,8 @@ SKIN, TISSUE_MM = (0.2, 0.8), 4.0
 # where two skins lie apart at the border: seen in this ring outside it, within these distances of either skin
 EDGE_OF_SKIN, SKIN_RING_MM, SKIN_NEAR_MM, SKIN_APART_MM = 0.4, (1.0, 10.0), 2.5, 8.0
 SKIN_SCALES, SKIN_BLOCK_MM, SKIN_FADE, SKIN_DEPTH_MM = {4.0: 1.0, 8.0: 0.3, 16.0: 0.1}, 2.0, 0.3, 15.0
+# head mode: skin and skull that cover everything kept, and how little the places count that they cover already
+SCALP_MM, BESIDE_BARE = 4.0, 0.2
 GRAIN_FROM = (0.2, 0.5)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
@@ -98,12 +100,13 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     air = find_air(known, ~mask, level, spacing)
     box = mask_box(mask, source.affine, RING_MM)
     inside, scan = mask[box], known[box]
-    new = meet_skin(scan, clear_skin(synthetic[box], level, spacing), inside, level, spacing)
+    # where only the brain and a shell around it are kept, the new head is no reconstruction of anything outside the
+    # mask: there is one gain for all of it, and no skin or step that it could meet
+    alone = not air.any()
+    new = clear_skin(synthetic[box], level, spacing)
+    new = cover_kept(new, inside, level, spacing) if alone else meet_skin(scan, new, inside, level, spacing)
     scan_tissue = ~inside & (scan > TISSUE * level)
 
-    # where only the brain and a shell around it are kept, the new head is no reconstruction of anything outside the
-    # mask: there is one gain for all of it, and no step that could be measured
-    alone = not air.any()
     new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing, drifts=not alone)
     new = match_sharpness(scan, new, ~inside & (np.maximum(scan, new) > EDGE * level))
     quiet = quiet_sigma(scan, scan_tissue, spacing)
@@ -189,7 +192,37 @@ def meet_skin(
     share = weight.mean()
     apart = carry(weight * (height - target), weight, spacing, scales=SKIN_SCALES, block_mm=SKIN_BLOCK_MM,
                   prior=0.0, prior_weight=SKIN_FADE * float(share))  # fmt: skip
-    apart *= np.exp(-((height / SKIN_DEPTH_MM) ** 2))
+    return _moved(new, height, apart, spacing)
+
+
+def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
+    """The new head moved outwards where its skin would leave bare what is kept: `SCALP_MM` of it cover everything.
+
+    Parameters
+    ----------
+    new : ndarray (X, Y, Z), float32
+    inside : ndarray (X, Y, Z), bool
+        True = under the mask; what is kept is a brain and a shell around it.
+    level : float
+        Typical value of tissue.
+    spacing : ndarray (3,)
+        In mm.
+    """
+    height = _height(new > EDGE_OF_SKIN * level, spacing)
+    border = inside & (distance_in(inside, spacing) < 2 * spacing.max())
+    bare = np.where(border, np.clip(height + SCALP_MM, 0, SKIN_APART_MM), np.float32(0))
+    if not bare.any():
+        return new
+    # the bare places are what counts, whatever lies deep enough beside them
+    weight = np.where(border, np.where(bare > 0, 1.0, BESIDE_BARE), 0.0).astype(np.float32)
+    apart = carry(weight * bare, weight, spacing, scales=SKIN_SCALES, block_mm=SKIN_BLOCK_MM,
+                  prior=0.0, prior_weight=SKIN_FADE * float(weight.mean()))  # fmt: skip
+    return _moved(new, height, apart, spacing)
+
+
+def _moved(new: np.ndarray, height: np.ndarray, apart: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The new head with its skin, at ``height`` 0, ``apart`` mm further outwards; less so deep inside and far off."""
+    apart = apart * np.exp(-((height / SKIN_DEPTH_MM) ** 2))
     normal = np.stack(np.gradient(gaussian_filter(height, 2.0 / spacing), *spacing))
     normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
     index = np.indices(new.shape, dtype=np.float32)
