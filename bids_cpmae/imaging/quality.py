@@ -156,6 +156,11 @@ def _skin(solid: np.ndarray) -> np.ndarray:
     return solid & binary_dilation(~solid)
 
 
+def _foremost(solid: np.ndarray) -> np.ndarray:
+    """Voxels of a head (X, Y, Z; RAS+) with nothing but air in front: no hollow that a dark jaw opens."""
+    return solid & (np.cumsum(solid[:, ::-1], axis=1)[:, ::-1] == 1)
+
+
 def skin_measures(grid: FaceGrid, source: SourceImage, new: SourceImage, level: float) -> dict[str, float]:
     """Distances between original, new and template skin under the mask, and the shape of the new face.
 
@@ -177,7 +182,7 @@ def skin_measures(grid: FaceGrid, source: SourceImage, new: SourceImage, level: 
     for name in RESIDUAL_REGIONS:
         found[f"residual_{name}_mm"] = _mean(distance[region == REGIONS.index(name)])
     face = fresh & ~np.isin(region_of(grid.points), NO_FACE)
-    found["template_mm"] = _mean(away[2][face])
+    found["template_mm"] = _mean(away[2][face & _foremost(heads[1])])
     found["nose_mm"] = nose(grid.points[skins[1]])
     found["skin_roughness"] = roughness(heads[1], face)
     return found
