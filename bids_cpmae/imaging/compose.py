@@ -50,14 +50,14 @@ BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
 # layers of detail lie between Gaussians, the first of so many voxels, each of twice the width of the one before, up to
 # this one; how far the finest and the others may be lessened or strengthened at a time
-DETAIL_VOXELS, DETAIL_MM, FAINT = 0.72, 6.0, 1e-3
-DETAIL_ROUNDS, FINE_GAIN, COARSE_GAIN = 3, (0.6, 3.0), (0.9, 1.0)
+DETAIL_VOXELS, DETAIL_MM, FAINT = 0.65, 6.0, 1e-3
+DETAIL_ROUNDS, FINE_GAIN, COARSE_GAIN = 4, (0.6, 3.0), (0.9, 1.0)
 SHARPEN_REACH_MM = 2.5
 SHARPEN_FADE_MM = 4.0
 # deep enough under the skin, detail may go beyond its neighbourhood's values by this share of the tissue
-BEYOND, DEPTH_MM = 0.3, (2.0, 4.0)
+BEYOND, DEPTH_MM = 0.4, (2.0, 4.0)
 # texture: where flesh is looked at, less of it on the skin, and faces have a little more than what is around them
-FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE = 0.36, 0.5, (1.0, 4.0), 1.03
+FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE = 0.36, 0.5, (1.0, 4.0), 1.05
 
 # grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth; what flesh still
 # lacks is texture, of which there is less on the skin, where it would be gravel, and the more so in large voxels
