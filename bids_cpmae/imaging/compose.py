@@ -51,7 +51,7 @@ SHARPER = 1.15
 # layers of detail lie between Gaussians, the first of so many voxels, each of twice the width of the one before, up to
 # this one; how far the finest and the others may be lessened or strengthened at a time
 DETAIL_VOXELS, DETAIL_MM, FAINT = 0.65, 6.0, 1e-3
-DETAIL_ROUNDS, FINE_GAIN, COARSE_GAIN = 4, (0.6, 3.0), (0.9, 1.0)
+DETAIL_ROUNDS, FINE_GAIN, COARSE_GAIN = 4, (0.85, 3.0), (0.9, 1.0)
 SHARPEN_REACH_MM = 2.5
 SHARPEN_FADE_MM = 4.0
 # deep enough under the skin, detail may go beyond its neighbourhood's values by this share of the tissue
