@@ -115,7 +115,7 @@ THRESHOLDS = (
     ),
     Threshold(
         "template_mm", "a new face of unusual shape", SEED,
-        "2.0 to 4.2 in new faces, 5.6 in one with rags over the brows", review_above=5,
+        "1.4 to 3.1 in new faces", review_above=5,
     ),
     Threshold(
         "nose_mm", "a new nose of unusual size", SEED,

@@ -188,11 +188,7 @@ def meet_skin(
     seen = (off > low) & (off < high) & (np.abs(target) < SKIN_NEAR_MM) & (np.abs(height) < SKIN_APART_MM)
     if not seen.any():
         return new
-    weight = seen.astype(np.float32)
-    share = weight.mean()
-    apart = carry(weight * (height - target), weight, spacing, scales=SKIN_SCALES, block_mm=SKIN_BLOCK_MM,
-                  prior=0.0, prior_weight=SKIN_FADE * float(share))  # fmt: skip
-    return _moved(new, height, apart, spacing)
+    return _moved(new, height, height - target, seen.astype(np.float32), spacing)
 
 
 def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
@@ -215,14 +211,19 @@ def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.nd
         return new
     # the bare places are what counts, whatever lies deep enough beside them
     weight = np.where(border, np.where(bare > 0, 1.0, BESIDE_BARE), 0.0).astype(np.float32)
-    apart = carry(weight * bare, weight, spacing, scales=SKIN_SCALES, block_mm=SKIN_BLOCK_MM,
+    return _moved(new, height, bare, weight, spacing)
+
+
+def _moved(
+    new: np.ndarray, height: np.ndarray, apart: np.ndarray, weight: np.ndarray, spacing: np.ndarray
+) -> np.ndarray:  # fmt: skip
+    """The new head with its skin, at ``height`` 0, ``apart`` mm further outwards, as known where there is ``weight``.
+
+    That is carried from there to all of the skin, and fades deep inside the head and far off it.
+    """
+    apart = carry(weight * apart, weight, spacing, scales=SKIN_SCALES, block_mm=SKIN_BLOCK_MM,
                   prior=0.0, prior_weight=SKIN_FADE * float(weight.mean()))  # fmt: skip
-    return _moved(new, height, apart, spacing)
-
-
-def _moved(new: np.ndarray, height: np.ndarray, apart: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """The new head with its skin, at ``height`` 0, ``apart`` mm further outwards; less so deep inside and far off."""
-    apart = apart * np.exp(-((height / SKIN_DEPTH_MM) ** 2))
+    apart *= np.exp(-((height / SKIN_DEPTH_MM) ** 2))
     normal = np.stack(np.gradient(gaussian_filter(height, 2.0 / spacing), *spacing))
     normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
     index = np.indices(new.shape, dtype=np.float32)
