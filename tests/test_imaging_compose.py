@@ -9,9 +9,10 @@ from phantoms import CASES, Case, draw_head, make_phantom
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.compose import clear_skin, compose_face, cover_kept, match_detail, meet_skin, with_texture
+from bids_cpmae.imaging.compose import clear_skin, compose_face, match_detail, with_texture
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.seam import border_step, noise_level
+from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
 
 FINE = Case(spacing=(3.0, 3.0, 3.0), shape=(64, 72, 68))
 

@@ -6,8 +6,9 @@ import torch
 from scipy.ndimage import binary_erosion
 
 from bids_cpmae.errors import WeightsError
+from bids_cpmae.imaging.light import lit
 from bids_cpmae.imaging.template import BRAIN_BIT, load_portrait, load_template
-from bids_cpmae.model.cpmae import CPMAE, SamplingConfig, blended, lit
+from bids_cpmae.model.cpmae import CPMAE, SamplingConfig, blended
 from bids_cpmae.model.identity import Identity, bend, share_of, shares
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells, group_cells
@@ -105,12 +106,12 @@ def test_a_scale_of_zero_gives_everybody_the_average_face(model, scan):
 
 
 def test_snapped_vectors_are_those_of_codes(model, scan):
-    masked = cells(scan[1] & ~model.anatomy.brain, 8)
+    masked = cells(scan[1] & ~model.anatomy.brain, 8, how="all")
     places = Places.of(masked, model.anatomy)
-    skull, brain, sketch = (torch.zeros(1, 32, 32, 32, 2, dtype=torch.long) for _ in range(3))
+    skull, brain = (torch.zeros(1, 32, 32, 32, 2, dtype=torch.long) for _ in range(2))
     with torch.no_grad():
-        vectors = model.fill(skull, brain, sketch, places, snap=1.0)
-        free = model.fill(skull, brain, sketch, places)
+        vectors = model.fill(skull, brain, places, snap=1.0)
+        free = model.fill(skull, brain, places)
     book = model.skull.codebook
     inside = torch.from_numpy(masked & places.reach)
     drawn = vectors[0, inside]

@@ -12,8 +12,6 @@ from scipy.ndimage import (
     binary_erosion,
     gaussian_filter,
     gaussian_filter1d,
-    label,
-    map_coordinates,
     maximum_filter,
     minimum_filter,
 )
@@ -23,9 +21,11 @@ from bids_cpmae.imaging.air import Background, find_air
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
+from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.noise import Grain, grained, quiet_sigma
 from bids_cpmae.imaging.seam import noise_level
+from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
 
 RING_MM = 20.0
 GAIN_SCALES = {8.0: 1.0, 16.0: 0.1, 40.0: 0.01}
@@ -40,11 +40,6 @@ TISSUE, EDGE = 0.25, 0.1
 # first of these shares of the tissue nearby is air, what is more than the second is tissue
 AIR, AIR_MM = 0.08, 6.0
 SKIN, TISSUE_MM = (0.2, 0.8), 4.0
-# where two skins lie apart at the border: seen in this ring outside it, within these distances of either skin
-EDGE_OF_SKIN, SKIN_RING_MM, SKIN_NEAR_MM, SKIN_APART_MM = 0.4, (1.0, 10.0), 2.5, 8.0
-SKIN_SCALES, SKIN_BLOCK_MM, SKIN_FADE, SKIN_DEPTH_MM = {4.0: 1.0, 8.0: 0.3, 16.0: 0.1}, 2.0, 0.3, 15.0
-# head mode: skin and skull that cover everything kept, and how little the places count that they cover already
-SCALP_MM, BESIDE_BARE = 4.0, 0.2
 GRAIN_FROM = (0.2, 0.5)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
@@ -52,12 +47,14 @@ SHARPER = 1.15
 # this one; how far the finest and the others may be lessened or strengthened at a time
 DETAIL_VOXELS, DETAIL_MM, FAINT = 0.65, 6.0, 1e-3
 DETAIL_ROUNDS, FINE_GAIN, COARSE_GAIN = 4, (0.85, 3.0), (0.9, 1.0)
+# faces have a little more of the finest detail than what is around them, and less of the next
+DETAIL_SHARES, DETAIL_SHARES_LARGE = (1.22, 0.8), (1.0, 0.96)
 SHARPEN_REACH_MM = 2.5
 SHARPEN_FADE_MM = 4.0
 # deep enough under the skin, detail may go beyond its neighbourhood's values by this share of the tissue
 BEYOND, DEPTH_MM = 0.4, (2.0, 4.0)
 # texture: where flesh is looked at, less of it on the skin, and faces have a little more than what is around them
-FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE = 0.36, 0.5, (1.0, 4.0), 1.05
+FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE = 0.36, 0.5, (1.0, 4.0), 1.03
 
 # grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth; what flesh still
 # lacks is texture, of which there is less on the skin, where it would be gravel, and the more so in large voxels
@@ -135,12 +132,6 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     return stored
 
 
-def tissue_level(values: np.ndarray) -> float:
-    """Typical value of tissue: the median of what lies above a tenth of the 99th percentile."""
-    bright = values[values > 0.1 * np.percentile(values, 99)] if values.size else values
-    return float(np.median(bright)) if bright.size else 0.0
-
-
 def clear_skin(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
     """The synthetic head with a skin, where a network leaves a slope of several millimetres between tissue and air.
 
@@ -160,85 +151,6 @@ def clear_skin(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.n
     low, high = SKIN
     slope = (head < high * nearby) & (distance_in(head > AIR * level, spacing) < AIR_MM)
     return np.where(slope, high * nearby * smooth_step(head / nearby, low, high), synthetic)
-
-
-def meet_skin(
-    scan: np.ndarray, new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray
-) -> np.ndarray:  # fmt: skip
-    """The new head moved along its skin's normal, so that the two skins meet where the mask ends.
-
-    How far apart they lie is seen in a ring outside the mask and carried inside, where it fades within about 20 mm.
-
-    Parameters
-    ----------
-    scan, new : ndarray (X, Y, Z), float32
-        What stands in ``scan`` under the mask is not read.
-    inside : ndarray (X, Y, Z), bool
-        True = under the mask.
-    level : float
-        Typical value of tissue.
-    spacing : ndarray (3,)
-        In mm.
-    """
-    solid = new > EDGE_OF_SKIN * level
-    height = _height(solid, spacing)
-    target = _height(np.where(inside, solid, scan > EDGE_OF_SKIN * level), spacing)
-    off = distance_in(~inside, spacing)
-    low, high = SKIN_RING_MM
-    seen = (off > low) & (off < high) & (np.abs(target) < SKIN_NEAR_MM) & (np.abs(height) < SKIN_APART_MM)
-    if not seen.any():
-        return new
-    return _moved(new, height, height - target, seen.astype(np.float32), spacing)
-
-
-def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
-    """The new head moved outwards where its skin would leave bare what is kept: `SCALP_MM` of it cover everything.
-
-    Parameters
-    ----------
-    new : ndarray (X, Y, Z), float32
-    inside : ndarray (X, Y, Z), bool
-        True = under the mask; what is kept is a brain and a shell around it.
-    level : float
-        Typical value of tissue.
-    spacing : ndarray (3,)
-        In mm.
-    """
-    height = _height(new > EDGE_OF_SKIN * level, spacing)
-    border = inside & (distance_in(inside, spacing) < 2 * spacing.max())
-    bare = np.where(border, np.clip(height + SCALP_MM, 0, SKIN_APART_MM), np.float32(0))
-    if not bare.any():
-        return new
-    # the bare places are what counts, whatever lies deep enough beside them
-    weight = np.where(border, np.where(bare > 0, 1.0, BESIDE_BARE), 0.0).astype(np.float32)
-    return _moved(new, height, bare, weight, spacing)
-
-
-def _moved(
-    new: np.ndarray, height: np.ndarray, apart: np.ndarray, weight: np.ndarray, spacing: np.ndarray
-) -> np.ndarray:  # fmt: skip
-    """The new head with its skin, at ``height`` 0, ``apart`` mm further outwards, as known where there is ``weight``.
-
-    That is carried from there to all of the skin, and fades deep inside the head and far off it.
-    """
-    apart = carry(weight * apart, weight, spacing, scales=SKIN_SCALES, block_mm=SKIN_BLOCK_MM,
-                  prior=0.0, prior_weight=SKIN_FADE * float(weight.mean()))  # fmt: skip
-    apart *= np.exp(-((height / SKIN_DEPTH_MM) ** 2))
-    normal = np.stack(np.gradient(gaussian_filter(height, 2.0 / spacing), *spacing))
-    normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
-    index = np.indices(new.shape, dtype=np.float32)
-    index -= (apart * normal) / spacing[:, None, None, None]
-    return map_coordinates(new, index, order=1, mode="nearest")
-
-
-def _height(solid: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Distance in mm to the skin: positive in the air around a head, negative inside it, hollows inside included."""
-    parts, _ = label(~solid)
-    borders = [parts[index] for axis in range(3) for index in (
-        (slice(None),) * axis + (0,), (slice(None),) * axis + (-1,))]  # fmt: skip
-    outer = np.unique(np.concatenate([border.ravel() for border in borders]))
-    air = np.isin(parts, outer[outer > 0])
-    return distance_in(air, spacing) - distance_in(~air, spacing)
 
 
 def smooth_step(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
@@ -315,6 +227,9 @@ def match_detail(
     fade = np.clip(distance_in(inside, spacing) / SHARPEN_FADE_MM, 0, 1)
     wanted = _detail(scan, ~inside, level, spacing)[1]
     wanted[0] = np.sqrt(max(0.0, wanted[0] ** 2 - noise**2))
+    large = np.prod(spacing) ** (1 / 3) > LARGE_VOXEL_MM
+    shares = DETAIL_SHARES_LARGE if large else DETAIL_SHARES
+    wanted[: len(shares)] *= shares[: len(wanted)]
     for _ in range(DETAIL_ROUNDS):
         layers, found = _detail(new, fade == 1, level, spacing)
         change = np.zeros_like(new)

@@ -1,4 +1,4 @@
-"""The model's intensity scale: the brain's 95th percentile at one half, clipped to 0 to 1."""
+"""What a scan's values mean: its typical tissue, and the model's scale, the brain's 95th percentile at one half."""
 
 from __future__ import annotations
 
@@ -40,3 +40,7 @@ def scale_to_unit(volume: np.ndarray, template: Template) -> tuple[np.ndarray, f
     return np.clip(volume / scale, 0, 1).astype(np.float32), scale
 
 
+def tissue_level(values: np.ndarray) -> float:
+    """Typical value of tissue: the median of what lies above a tenth of the 99th percentile."""
+    bright = values[values > 0.1 * np.percentile(values, 99)] if values.size else values
+    return float(np.median(bright)) if bright.size else 0.0

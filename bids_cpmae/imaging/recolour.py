@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.compose import compose_face, membrane, tissue_level
+from bids_cpmae.imaging.compose import compose_face, membrane
 from bids_cpmae.imaging.contrast import Stage
+from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.noise import quiet_sigma
 

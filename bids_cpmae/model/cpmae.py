@@ -1,4 +1,4 @@
-"""CP-MAE joined up: blank, encode brain and non-brain apart, sketch an identity, fill the masked codes, decode.
+"""CP-MAE joined up: sketch an identity in the blank, encode brain and non-brain apart, fill the masked codes, decode.
 
 Source: Van der Goten & Smith, MICCAI 2024 (arXiv 2310.15778), as described there; hyperparameters are this project's.
 """
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.distance import distance_in
-from bids_cpmae.imaging.fields import blocks, carry, enlarge
+from bids_cpmae.imaging.intensity import tissue_level
+from bids_cpmae.imaging.light import lit
+from bids_cpmae.imaging.skinfit import meet_skin
 from bids_cpmae.model.identity import Identity, shares
 from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells
@@ -24,13 +26,6 @@ from bids_cpmae.model.vqvae import STRIDE, VQVAE
 CONTEXT_HALO, SKETCH_HALO, DECODE_HALO = 7, 4, 2
 # next to what is known the masked autoencoder leads, which has seen it; deeper inside the sketch does
 CONTEXT_MM = 12.0
-# a coil's light is seen in tissue near the mask and carried under it by these neighbourhoods; sketch and scan differ in
-# anatomy as well, and what differs by more than this is no light
-TISSUE, LIGHT_LIMITS, LIGHT_BLOCK, LIGHT_MM, LEAST_LIT = 0.2, (0.3, 2.0), 4, 25.0, 100
-LIGHT_ROUNDS, LIGHT_MISFIT = 6, 0.2
-# a chin that is hardly seen is no face
-DIMMEST = 0.45
-LIGHT_SCALES = {10.0: 1.0, 20.0: 0.1, 40.0: 0.02}
 # keeps all that is coarser, takes away what changes its sign at every voxel
 NO_ALTERNATION = np.array([-1, 4, 10, 4, -1], np.float32) / 16
 # of an identity's scores, in standard deviations
@@ -97,47 +92,20 @@ def blended(found: np.ndarray, drawn: np.ndarray, blank: np.ndarray) -> np.ndarr
     return np.clip(drawn + share * (found - drawn), 0, 1)
 
 
-def lit(drawn: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """A sketch in the light of a scan: as bright and dark as coils make the scan's tissue around it.
-
-    How sketch and scan compare near the blank is followed by a quadratic in space, for light goes on falling towards a
-    chin, and what that leaves over is carried in from the border.
+def fitted(drawn: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """A sketch whose skin meets the scan's, in the scan's light.
 
     Parameters
     ----------
     drawn, volume : ndarray (X, Y, Z), float32
-        Sketch and scan at 1 mm, 0 to 1; the scan is read outside ``blank`` and ``brain`` only.
+        Sketch and scan at 1 mm, 0 to 1; the scan is read outside ``blank`` only.
     blank, brain : ndarray (X, Y, Z), bool
-        True = to be made anew, and True = brain. Where no tissue is known, the sketch comes back as it is.
+        True = to be made anew, and True = brain.
     """
-    low, high = LIGHT_LIMITS
-    tissue = ~blank & ~brain & (drawn > TISSUE) & (volume > low * drawn) & (volume < high * drawn)
-    amount, weight = (np.where(tissue, part, np.float32(0)) for part in (volume, drawn))
-    block = np.full(3, LIGHT_BLOCK)
-    seen, drew, hidden = (blocks(part, block) for part in (amount, weight, blank.astype(np.float32)))
-    near = (drew > 0) & (distance_in(hidden == 0, LIGHT_BLOCK) < LIGHT_MM)
-    if near.sum() < LEAST_LIT:
-        return drawn
-    trend = enlarge(np.clip(_trend(seen, drew, near), low, high), block, drawn.shape)
-    left = carry(
-        amount, weight * trend, np.ones(3), scales=LIGHT_SCALES, block_mm=LIGHT_BLOCK, prior=1.0, prior_weight=1e-4
-    )
-    return drawn * np.maximum(trend * left, DIMMEST)
-
-
-def _trend(amount: np.ndarray, weight: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """The quadratic in space (X, Y, Z) that the logarithm of ``amount`` over ``weight`` follows where ``near``.
-
-    Left and right are taken to be alike; blocks that fit badly count less.
-    """
-    x, y, z = (grid / 25 - n / 50 for grid, n in zip(np.indices(near.shape, dtype=np.float32), near.shape))
-    terms = np.stack([np.ones_like(x), x * x, y, z, y * y, z * z, y * z], axis=-1)
-    found, rows, base = np.log(amount[near] / weight[near]), terms[near], weight[near]
-    trust = base
-    for _ in range(LIGHT_ROUNDS):
-        factors = np.linalg.lstsq(rows * trust[:, None], found * trust, rcond=None)[0]
-        trust = base * np.sqrt(np.minimum(1, LIGHT_MISFIT / np.maximum(np.abs(found - rows @ factors), 1e-3)))
-    return np.exp(terms @ factors)
+    level = tissue_level(volume[~blank & (volume > 0)])
+    if level > 0:
+        drawn = meet_skin(volume, drawn, blank, level, np.ones(3), brain=brain)
+    return lit(drawn, volume, blank, brain)
 
 
 class CPMAE(nn.Module):
@@ -191,31 +159,33 @@ class CPMAE(nn.Module):
             The whole new head, the given brain in its place; zero far from what was made anew.
         """
         sampling = sampling or SamplingConfig()
-        blank = ~self.anatomy.brain if mode == "head" else blank & ~self.anatomy.brain
-        masked = cells(blank, STRIDE)
+        inside = self.anatomy.brain
+        blank = ~inside if mode == "head" else blank & ~inside
+        # codes of which a part is known are encoded; those of which nothing is are filled
+        touched, masked = (cells(blank, STRIDE, how=how) for how in ("any", "all"))
         places = Places.of(masked, self.anatomy)
+        touched &= places.reach
         if scores is None:
             scores = self.draw_scores(identity_seed, sampling.identity_scale)
         scores = torch.as_tensor(scores, dtype=torch.float32, device=self.device)
-        near = code_box(masked & places.reach, SKETCH_HALO)
-        around = voxel_box(near)
+        around = voxel_box(code_box(touched, SKETCH_HALO))
         drawn = self.identity.sketch(scores, shares(mode), around)
         if mode == "head":  # no tissue is known that the sketch would have to meet
-            return np.where(self.anatomy.brain, volume, drawn)
-        drawn[around] = lit(*(part[around] for part in (drawn, volume, blank, self.anatomy.brain)))
-        sketch = self._encode(self.skull, drawn, ~self.anatomy.brain, near)
-        seen = within(code_box(masked, CONTEXT_HALO), code_box(places.reach, 0))
-        skull = self._encode(self.skull, volume, ~blank & ~self.anatomy.brain, seen)
+            return np.where(inside, volume, drawn)
+        drawn[around] = fitted(*(part[around] for part in (drawn, volume, blank, inside)))
+        skull = self._encode(
+            self.skull, np.where(blank, drawn, volume), ~inside,
+            within(code_box(touched, CONTEXT_HALO), code_box(places.reach, 0)),
+        )  # fmt: skip
         # far off the head there is air, masked or not
         skull[:, torch.from_numpy(~places.reach)] = self._air()
-        inner = cells(self.anatomy.brain, STRIDE)
-        brain = self._encode(self.brain, volume, self.anatomy.brain, code_box(inner, 0))
-        vectors = self.fill(skull, brain, sketch, places, snap=sampling.snap)
-        box = code_box(masked & places.reach, DECODE_HALO)
+        brain = self._encode(self.brain, volume, inside, code_box(cells(inside, STRIDE), 0))
+        vectors = self.fill(skull, brain, places, snap=sampling.snap)
+        box = code_box(touched, DECODE_HALO)
         voxels = voxel_box(box)
         out = np.zeros(volume.shape, np.float32)
         out[voxels] = blended(self._decode(vectors[(slice(None), *box)]), drawn[voxels], blank[voxels])
-        return np.where(self.anatomy.brain, volume, out)
+        return np.where(inside, volume, out)
 
     @property
     def device(self) -> torch.device:
@@ -259,10 +229,10 @@ class CPMAE(nn.Module):
             codes[(slice(None), *box)] = vqvae.encode(*tensors)
         return codes
 
-    def fill(self, skull: Tensor, brain: Tensor, sketch: Tensor, places: Places, *, snap: float = 0.0) -> Tensor:
+    def fill(self, skull: Tensor, brain: Tensor, places: Places, *, snap: float = 0.0) -> Tensor:
         """Code vectors (1, 32, 32, 32, code_dim) with the masked ones predicted.
 
-        ``skull``, ``brain`` and ``sketch`` are codes (1, 32, 32, 32, levels).
+        ``skull`` and ``brain`` are codes (1, 32, 32, 32, levels); masked codes of ``skull`` are those of the sketch.
         """
         device = self.device
         book = self.skull.codebook
@@ -271,8 +241,9 @@ class CPMAE(nn.Module):
         context = self._context(groups, group(brain), places)
         known = torch.from_numpy(places.target_known).to(device)[None, ..., None]
         given = book.lookup(groups[:, at])
-        steer = book.lookup(group(sketch)[:, at]).flatten(2)
-        predicted = self.mae.forward_decoder(context, (given * known).flatten(2), known[..., 0].float(), steer, at)
+        predicted = self.mae.forward_decoder(
+            context, (given * known).flatten(2), known[..., 0].float(), given.flatten(2), at
+        )
         if snap:
             predicted = torch.lerp(predicted, book.lookup(book.nearest(predicted)), snap)
         everything = book.lookup(groups)

@@ -1,0 +1,130 @@
+"""Where a new head's skin lies, and how it is moved so that it meets the scan's and leaves nothing bare.
+
+Worked out on blocks of about 2 mm; the head itself is moved on its own grid.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, label, map_coordinates
+
+from bids_cpmae.imaging.distance import distance_in
+from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
+
+BLOCK_MM = 2.0
+# share of the tissue that parts head from air
+EDGE = 0.4
+# where two skins lie apart at the border: seen in this ring outside it, within these distances of either skin
+RING_MM, NEAR_MM, APART_MM = (1.0, 10.0), 2.5, 8.0
+# how it is carried to the rest of the skin, how soon it fades there, and under and above it
+SCALES, FADE, DEPTH_MM = {4.0: 1.0, 8.0: 0.3, 16.0: 0.1}, 0.3, 15.0
+# head mode: skin and skull that cover everything kept, and how little the places count that they cover already
+SCALP_MM, BESIDE_BARE = 4.0, 0.2
+STILL_MM = 0.05
+
+
+def meet_skin(
+    scan: np.ndarray,
+    new: np.ndarray,
+    inside: np.ndarray,
+    level: float,
+    spacing: np.ndarray,
+    *,
+    brain: np.ndarray | None = None,
+) -> np.ndarray:
+    """The new head moved along its skin's normal, so that the two skins meet where the mask ends.
+
+    How far apart they lie is seen in a ring outside the mask and carried inside, where it fades within about 20 mm.
+
+    Parameters
+    ----------
+    scan, new : ndarray (X, Y, Z), float32
+        What stands in ``scan`` under the mask is not read.
+    inside : ndarray (X, Y, Z), bool
+        True = under the mask.
+    level : float
+        Typical value of tissue.
+    spacing : ndarray (3,)
+        In mm.
+    brain : ndarray (X, Y, Z), bool, optional
+        True = inside the head, whatever the values say.
+    """
+    block = block_size(BLOCK_MM, spacing)
+    wide = spacing * block
+    share = blocks(inside.astype(np.float32), block)
+    masked = share > 0.5
+    known = blocks(np.where(inside, np.float32(0), scan), block) / np.maximum(1 - share, 0.5)
+    core = False if brain is None else blocks(brain.astype(np.float32), block) > 0.5
+    solid = (blocks(new, block) > EDGE * level) | core
+    height = _height(solid, wide)
+    target = _height(np.where(masked, solid, (known > EDGE * level) | core), wide)
+    off = distance_in(~masked, wide)
+    low, high = RING_MM
+    seen = (off > low) & (off < high) & (np.abs(target) < NEAR_MM) & (np.abs(height) < APART_MM)
+    apart, weight = np.where(seen, height - target, np.float32(0)), seen.astype(np.float32)
+    return _moved(new, block, height, apart, weight, spacing)
+
+
+def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
+    """The new head moved outwards where its skin would leave bare what is kept: `SCALP_MM` of it cover everything.
+
+    Parameters
+    ----------
+    new : ndarray (X, Y, Z), float32
+    inside : ndarray (X, Y, Z), bool
+        True = under the mask; what is kept is a brain and a shell around it.
+    level : float
+        Typical value of tissue.
+    spacing : ndarray (3,)
+        In mm.
+    """
+    block = block_size(BLOCK_MM, spacing)
+    wide = spacing * block
+    masked = blocks(inside.astype(np.float32), block) > 0.5
+    height = _height(blocks(new, block) > EDGE * level, wide)
+    border = masked & (distance_in(masked, wide) < 2 * wide.max())
+    bare = np.where(border, np.clip(height + SCALP_MM, 0, APART_MM), np.float32(0))
+    # the bare places are what counts, whatever lies deep enough beside them
+    weight = np.where(border, np.where(bare > 0, 1.0, BESIDE_BARE), 0.0).astype(np.float32)
+    return _moved(new, block, height, bare, weight, spacing)
+
+
+def _moved(
+    new: np.ndarray, block: np.ndarray, height: np.ndarray, apart: np.ndarray, weight: np.ndarray, spacing: np.ndarray
+) -> np.ndarray:
+    """The new head with its skin, at ``height`` 0, ``apart`` mm further outwards, as known where there is ``weight``.
+
+    That is carried from there to all of the skin, and fades deep inside the head and far off it. ``height``, ``apart``
+    and ``weight`` are on blocks of ``block`` voxels.
+    """
+    if not apart.any():
+        return new
+    wide = spacing * block
+    apart = carry(weight * apart, weight, wide, scales=SCALES, block_mm=BLOCK_MM, prior=0.0,
+                  prior_weight=FADE * float(weight.mean()))  # fmt: skip
+    apart *= np.exp(-((height / DEPTH_MM) ** 2))
+    normal = np.stack(np.gradient(gaussian_filter(height, 2.0 / wide), *wide))
+    normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
+    shift = np.stack([enlarge(apart * part, block, new.shape) for part in normal])
+    moving = np.any(np.abs(shift) > STILL_MM, axis=0)
+    index = np.stack(np.nonzero(moving)).astype(np.float32) - shift[:, moving] / spacing[:, None]
+    out = new.copy()
+    out[moving] = map_coordinates(new, index, order=1, mode="nearest")
+    return out
+
+
+def _height(solid: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Distance in mm to the skin: positive in the air around a head, negative inside it, skull and hollows included.
+
+    Skull is as dark as air, and thin walls part the two: only what has no tissue on some side can be air, and of that
+    the largest part is.
+    """
+    enclosed = np.ones(solid.shape, bool)
+    for axis in range(3):
+        enclosed &= np.maximum.accumulate(solid, axis)
+        enclosed &= np.flip(np.maximum.accumulate(np.flip(solid, axis), axis), axis)
+    parts, _ = label(~solid & ~enclosed)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    air = (parts == sizes.argmax()) & (parts > 0)
+    return distance_in(air, spacing) - distance_in(~air, spacing)
