@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# files of tests are shared out among so many processes, each of which may want two cores and 4 GB
+WORKERS ?= 2
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
 .PHONY: demo test lint clean
@@ -30,7 +32,7 @@ demo: $(VENV)/.installed
 	@echo "  demo/out/desc-refacing_verdicts.tsv                                        the verdict"
 
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint:
 	$(PIP) ruff

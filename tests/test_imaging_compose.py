@@ -12,7 +12,6 @@ from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.compose import clear_skin, compose_face, match_detail, with_texture
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.seam import border_step, noise_level
-from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
 
 FINE = Case(spacing=(3.0, 3.0, 3.0), shape=(64, 72, 68))
 
@@ -286,30 +285,3 @@ def test_a_soft_face_is_given_the_texture_of_its_scan():
     # rough enough already
     rough = np.where(scan > 0, 100 + 1.2 * (scan - 100), 0).astype(np.float32)
     np.testing.assert_array_equal(with_texture(scan, rough, inside, 100.0, np.ones(3), rng), rough)
-
-
-def test_a_new_skin_meets_the_old_one_where_the_mask_ends():
-    """Two half spaces whose skins lie 4 mm apart: no step at the border, the new one's own place far inside."""
-    y, z = np.mgrid[:40, :80]
-    scan = np.where(y < 20, 100.0, 0.0).astype(np.float32)[None].repeat(30, 0)
-    new = np.where(y < 24, 100.0, 0.0).astype(np.float32)[None].repeat(30, 0)
-    inside = np.broadcast_to(z > 30, scan.shape)
-    found = meet_skin(np.where(inside, np.nan, scan), new, inside, 100.0, np.ones(3))
-    skin = (found[15] > 50).sum(0)
-    assert abs(skin[31] - 20) <= 1 and skin[79] == 24
-    assert np.abs(np.diff(skin)).max() <= 1
-    np.testing.assert_allclose(meet_skin(new, new, inside, 100.0, np.ones(3)), new, atol=1e-3)
-
-
-def test_a_new_scalp_covers_the_kept_shell():
-    """Head mode: a new head whose skin lies 2 mm inside the kept shell on one side is moved out there alone."""
-    x, y, z = np.mgrid[:64, :64, :64] - 32.0
-    shell = np.sqrt(x**2 + y**2 + z**2) < 20
-    new = np.where(np.sqrt((x + 8) ** 2 + y**2 + z**2) < 26, 100, 0).astype(np.float32)
-    found = cover_kept(new, ~shell, 100.0, np.ones(3))
-    assert new[32 + 20, 32, 32] == 0
-    assert found[32 + 20 : 32 + 23, 32, 32].min() > 50
-    # it is thick enough on the other side, and stays where it was
-    np.testing.assert_allclose(found[:8, 32, 32], new[:8, 32, 32], atol=5)
-    thick = np.where(np.sqrt(x**2 + y**2 + z**2) < 28, 100, 0).astype(np.float32)
-    np.testing.assert_array_equal(cover_kept(thick, ~shell, 100.0, np.ones(3)), thick)

@@ -51,9 +51,8 @@ def meet_skin(
     """
     block = block_size(BLOCK_MM, spacing)
     wide = spacing * block
-    share = blocks(inside.astype(np.float32), block)
-    masked = share > 0.5
-    known = blocks(np.where(inside, np.float32(0), scan), block) / np.maximum(1 - share, 0.5)
+    masked = blocks(inside.astype(np.float32), block) > 0
+    known = blocks(np.where(inside, np.float32(0), scan), block)
     core = False if brain is None else blocks(brain.astype(np.float32), block) > 0.5
     solid = (blocks(new, block) > EDGE * level) | core
     height = _height(solid, wide)
