@@ -44,7 +44,8 @@ def rows_of(path):
 
 GOOD = {
     "registration_correlation": 0.97, "brain_ml": 1400.0, "brain_signal": 0.97, "brain_not_finite": 0.0,
-    "brain_overlap_ml": 0.0, "face_coverage": 1.0, "face_cut": 0.0, "face_detail": 1.1, "mask_coverage": 0.89,
+    "brain_overlap_ml": 0.0, "face_coverage": 1.0, "front_cut_cm2": 0.0, "face_cut": 0.0, "face_detail": 1.1,
+    "mask_coverage": 0.89,
     "residual_face_mm": 2.5, **{f"residual_{name}_mm": 2.0 for name in
                                 ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears")},
     "face_match": 0.4, "face_filled": 0.97, "template_mm": 1.3, "nose_mm": 32.0, "skin_roughness": 0.22, "seam": 0.9,

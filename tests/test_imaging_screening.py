@@ -32,7 +32,20 @@ def whole(good):
 def test_a_good_head_passes(good, whole):
     screen(good)
     assert judge({**bad.located_by_hand(good).measures, **whole}) == (PASS, "")
-    assert whole["face_coverage"] > 0.97 and whole["face_cut"] == 0
+    assert whole["face_coverage"] > 0.97 and whole["face_cut"] == whole["front_cut_cm2"] == 0
+
+
+@pytest.mark.parametrize("axes", ["RAS", "PIR"])
+def test_a_view_that_ends_behind_nose_and_lips_is_for_review(axes):
+    values, affine = average_head()
+    y = np.arange(values.shape[1]) * 2 + affine[1, 3]
+    image = as_image(values[:, : int(np.argmax(y > 74))], affine)
+    ornt = nib.orientations.axcodes2ornt(axes)
+    image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), ornt))
+    source = load_source(as_image(np.asarray(image.dataobj), image.affine))
+    found = screen_located(source, bad.located_by_hand(source))
+    assert found["face_coverage"] > 0.95 and 15 < found["front_cut_cm2"] < 100
+    assert judge({"front_cut_cm2": found["front_cut_cm2"]})[0] == REVIEW
 
 
 @pytest.mark.parametrize("axes", ["LAS", "LPS", "PIR", "SLA"])
@@ -150,5 +163,7 @@ def test_real_faces(real_data, name):
             screen_located(source, found)
         return
     verdict, reason = judge({**found.measures, **screen_located(source, found)})
-    words = {"croppedfov": "field of view", "facecut": "taken away before"}.get(name, "")
+    words = {
+        "croppedfov": "field of view", "facecut": "taken away before", "thickslice": "ends behind nose or lips",
+    }.get(name, "")  # fmt: skip
     assert (verdict, words in reason) == (REVIEW if words else PASS, True), reason

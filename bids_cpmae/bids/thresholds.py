@@ -88,6 +88,10 @@ THRESHOLDS = (
         "0.95 to 1.00 in views of whole faces, 0.32 where the view ends above the nose", review_below=0.9,
     ),
     Threshold(
+        "front_cut_cm2", "the field of view ends behind nose or lips", FACE,
+        "0 to 10 in whole faces, whose nose may touch the border; 65 where nose and lips end outside", review_above=15,
+    ),
+    Threshold(
         "face_cut", "a part of the face was taken away before", FACE,
         "at most 0.011 in intact faces, 0.13 where another tool has cut below the nose", review_above=0.03,
     ),

@@ -24,6 +24,7 @@ MEASURES = {
     "brain_not_finite": "Share of the registered brain whose values are NaN or infinite",
     "brain_overlap_ml": "Volume of the mask in ml on bright tissue deeper in the upper head than skin and skull reach",
     "face_coverage": "Share of the face, as registered, that lies in the field of view",
+    "front_cut_cm2": "Area in cm2 of the face's tissue at the front border of the field of view, which cuts it off",
     "face_cut": "Share of the original face's tissue that is stored as one constant value",
     "face_detail": "Fine detail in the original face over that of the rest of the head",
     "mask_coverage": "Share of the face in view that was replaced; the rest is too near the brain",

@@ -24,6 +24,8 @@ COVERAGE_MM, AROUND_MM = 6.0, 120.0
 # template tissue, in units of its brain's 95th percentile: sinuses and airways stay out
 TISSUE = 0.25
 SIGNAL = 0.3
+# cosine of the angle to the direction of sight up to which a side of the field of view is its front
+FRONT = 0.7
 LEAST_VOXELS = 200
 
 
@@ -105,6 +107,24 @@ class Landmarks:
                 beside[:, axis] += step
                 same &= values[tuple(beside.T)] == middle
         return float(same.mean())
+
+    def front_cut(self, source: SourceImage, to_head: CoordinateMap, mask: np.ndarray) -> float:
+        """Area in cm2 in which the field of view's front cuts through tissue under a mask (X, Y, Z), True = counts."""
+        area = 0.0
+        for axis, spacing in enumerate(source.spacing):
+            for outwards in (-1, 1):
+                # the outermost voxels may be blank
+                outer = slice(0, 2) if outwards < 0 else slice(-2, None)
+                layer = tuple(outer if other == axis else slice(None) for other in range(3))
+                tissue = (mask[layer] & (source.data[layer] > SIGNAL * self.brain_level)).any(axis)
+                if not tissue.any():
+                    continue
+                index = np.insert(np.argwhere(tissue).mean(0), axis, 0 if outwards < 0 else source.shape3[axis] - 1)
+                ends = np.stack([index, index + 5 / spacing * outwards * np.eye(3)[axis]])
+                before, after = to_head(apply_affine(source.affine, ends)[None, None])[0, 0]
+                if (after - before)[1] > FRONT * np.linalg.norm(after - before):
+                    area += tissue.sum() * np.prod(source.spacing) / spacing / 100
+        return float(area)
 
     def detail(self, source: SourceImage) -> float:
         """Noise and fine detail in the face's flesh over that in the flesh of the rest of the head, brain left out."""

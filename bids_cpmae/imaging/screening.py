@@ -114,8 +114,8 @@ def screen_located(source: SourceImage, located: FaceLocation, *, force: bool = 
     Returns
     -------
     dict of str to float
-        Measures for the verdict: ``face_coverage``, ``face_cut``, ``face_detail``, ``brain_signal`` and
-        ``brain_not_finite``, where they can be told.
+        Measures for the verdict: ``face_coverage``, ``front_cut_cm2``, ``face_cut``, ``face_detail``, ``brain_signal``
+        and ``brain_not_finite``, where they can be told.
 
     Raises
     ------
@@ -125,6 +125,7 @@ def screen_located(source: SourceImage, located: FaceLocation, *, force: bool = 
     marks = Landmarks.of(source, located.to_head)
     measures = {
         "face_coverage": face_coverage(source, located.to_head),
+        "front_cut_cm2": marks.front_cut(source, located.to_head, located.mask),
         "face_cut": marks.cut(source),
         "face_detail": marks.detail(source),
         "brain_signal": marks.brain_signal(),
