@@ -56,7 +56,7 @@ class Threshold:
 def _region(name: str) -> Threshold:
     return Threshold(
         f"residual_{name}_mm", f"the original {name} may still be there", f"look at the {name}",
-        "0 where it was left in; 0.7 and more in new faces", review_below=0.5,
+        "0 where it was left in; 0.6 and more in new faces", review_below=0.5,
     )  # fmt: skip
 
 
@@ -119,14 +119,14 @@ THRESHOLDS = (
     ),
     Threshold(
         "template_mm", "a new face of unusual shape", SEED,
-        "1.4 to 3.1 in new faces", review_above=5,
+        "1.4 to 4.4 in new faces", review_above=5,
     ),
     Threshold(
         "nose_mm", "a new nose of unusual size", SEED,
         "26 to 37 in new faces, 15 where the view ends at the nose", review_below=10, review_above=50,
     ),
     Threshold("skin_roughness", "rough skin", SEED, "0.20 to 0.26 in new faces", review_above=0.6),
-    Threshold("seam", "a visible border of the mask", FACE, "0.99 to 1.25", review_above=1.5),
+    Threshold("seam", "a visible border of the mask", FACE, "0.96 to 1.25, 1.4 in slices of 5 mm", review_above=1.5),
     Threshold(
         "noise_ratio", "noise that does not fit the scan", FACE, "0.64 to 1.03", review_below=0.2, review_above=2.5,
     ),
