@@ -80,6 +80,8 @@ class Run:
             self.process = subprocess.Popen(
                 [str(word) for word in words], stdout=log, stderr=log, env=environment, cwd=place,
                 start_new_session=True,
+                # what a shell runs in the background is deaf to it
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
         self.started.append(self)
 
