@@ -183,7 +183,7 @@ STOPS = {
     "SIGTERM to the run, at its pages": (signal.SIGTERM, PAGES, False, 143),
     "SIGTERM to all, at its pages": (signal.SIGTERM, PAGES, True, 143),
 }  # fmt: skip
-SOON_S = 60
+SOON_S = 20
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,17 @@ from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
 
 @pytest.mark.parametrize("spacing", [1.0, 2.0])
 def test_a_new_skin_meets_the_old_one_where_the_mask_ends(spacing):
-    """Two half spaces whose skins lie four voxels apart: no step at the border, the new one's own place far inside."""
+    """Two half spaces whose skins lie 4 mm apart: no step at the border, the new one's own place far inside."""
     y, z = np.mgrid[:40, :80]
     scan = np.where(y < 20, 100.0, 0.0).astype(np.float32)[None].repeat(30, 0)
-    new = np.where(y < 24, 100.0, 0.0).astype(np.float32)[None].repeat(30, 0)
+    own = 20 + int(4 / spacing)
+    new = np.where(y < own, 100.0, 0.0).astype(np.float32)[None].repeat(30, 0)
     inside = np.broadcast_to(z > 30, scan.shape)
-    found = meet_skin(np.where(inside, np.nan, scan), new, inside, 100.0, np.ones(3))
+    found = meet_skin(np.where(inside, np.nan, scan), new, inside, 100.0, np.full(3, spacing))
     skin = (found[15] > 50).sum(0)
-    assert abs(skin[31] - 20) <= 1 and skin[79] == 24
+    assert abs(skin[31] - 20) <= 1 and skin[79] == own
     assert np.abs(np.diff(skin)).max() <= 1
-    np.testing.assert_allclose(meet_skin(new, new, inside, 100.0, np.ones(3)), new, atol=1e-3)
+    np.testing.assert_allclose(meet_skin(new, new, inside, 100.0, np.full(3, spacing)), new, atol=1e-3)
 
 
 def test_a_new_scalp_covers_the_kept_shell():
@@ -34,18 +35,18 @@ def test_a_new_scalp_covers_the_kept_shell():
     np.testing.assert_array_equal(cover_kept(thick, ~shell, 100.0, np.ones(3)), thick)
 
 
-def head_of_layers(radius, shape=(96, 96, 96)):
+def head_of_layers(radius, shape=(96, 96, 96), skull=0):
     """Brain, dark skull of 8 mm and scalp of 6 mm, cut off below and behind, as a box around a face cuts it."""
     x, y, z = np.indices(shape, np.float32)
     far = np.sqrt((x - 48) ** 2 + (y - 20) ** 2 + (z - 20) ** 2)
-    return np.where((far < radius - 14) | ((far > radius - 6) & (far < radius)), 100, 0).astype(np.float32)
+    bone = (far >= radius - 14) & (far <= radius - 6)
+    return np.where(far < radius, np.where(bone, skull, 100), 0).astype(np.float32)
 
 
 def test_a_skull_as_dark_as_air_moves_no_skin():
     """Two heads of one size, one without a skull in it: nothing lies apart, whatever reaches the box's border."""
-    scan, filled = head_of_layers(40), np.where(head_of_layers(40) > 0, 100, 0).astype(np.float32)
-    x, y, z = np.indices(scan.shape, np.float32)
-    filled[np.sqrt((x - 48) ** 2 + (y - 20) ** 2 + (z - 20) ** 2) < 40] = 100
+    scan, filled = head_of_layers(40), head_of_layers(40, skull=100)
+    _, y, z = np.indices(scan.shape)
     inside = np.broadcast_to((y > 40) & (z < 40), scan.shape)
     np.testing.assert_array_equal(meet_skin(scan, filled, inside, 100.0, np.ones(3)), filled)
 
@@ -53,7 +54,7 @@ def test_a_skull_as_dark_as_air_moves_no_skin():
 def test_a_larger_head_is_met_over_the_skull_too():
     """The new head is 4 mm smaller; where the mask ends over the skull its skin is carried out, skull and all."""
     scan, new = head_of_layers(40), head_of_layers(36)
-    x, y, z = np.indices(scan.shape, np.float32)
+    _, y, z = np.indices(scan.shape)
     inside = np.broadcast_to((y > 40) & (z < 40), scan.shape)
     found = meet_skin(np.where(inside, np.nan, scan), new, inside, 100.0, np.ones(3))
 

@@ -116,7 +116,7 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     new = new if alone else new + membrane(residual, ~inside, spacing)
     new = match_detail(scan, new, inside, level, spacing, noise=quiet)
 
-    times = GRAIN_MOST_LARGE if np.prod(spacing) ** (1 / 3) > LARGE_VOXEL_MM else GRAIN_MOST
+    times = GRAIN_MOST_LARGE if _mean_side(spacing) > LARGE_VOXEL_MM else GRAIN_MOST
     most = times * quiet if background.seen else background.sigma
     grain = Grain.missing(
         scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma,
@@ -227,8 +227,7 @@ def match_detail(
     fade = np.clip(distance_in(inside, spacing) / SHARPEN_FADE_MM, 0, 1)
     wanted = _detail(scan, ~inside, level, spacing)[1]
     wanted[0] = np.sqrt(max(0.0, wanted[0] ** 2 - noise**2))
-    large = np.prod(spacing) ** (1 / 3) > LARGE_VOXEL_MM
-    shares = DETAIL_SHARES_LARGE if large else DETAIL_SHARES
+    shares = DETAIL_SHARES_LARGE if _mean_side(spacing) > LARGE_VOXEL_MM else DETAIL_SHARES
     wanted[: len(shares)] *= shares[: len(wanted)]
     for _ in range(DETAIL_ROUNDS):
         layers, found = _detail(new, fade == 1, level, spacing)
@@ -240,9 +239,14 @@ def match_detail(
     return new
 
 
+def _mean_side(spacing: np.ndarray) -> float:
+    """Side in mm of a cube as large as a voxel."""
+    return np.prod(spacing) ** (1 / 3)
+
+
 def _widths(spacing: np.ndarray) -> list[float]:
     """Widths in mm of the Gaussians between layers of detail."""
-    first = DETAIL_VOXELS * np.prod(spacing) ** (1 / 3)
+    first = DETAIL_VOXELS * _mean_side(spacing)
     return [first * 2**k for k in range(1 + max(0, int(np.log2(DETAIL_MM / first))))]
 
 

@@ -24,7 +24,7 @@ from bids_cpmae.model.vqvae import STRIDE, VQVAE
 
 # how far in codes what is encoded and decoded matters to what is masked
 CONTEXT_HALO, SKETCH_HALO, DECODE_HALO = 7, 4, 2
-# next to what is known the masked autoencoder leads, which has seen it; deeper inside the sketch does
+# next to what is known what is decoded leads, which holds it; deeper inside the sketch does
 CONTEXT_MM = 12.0
 # keeps all that is coarser, takes away what changes its sign at every voxel
 NO_ALTERNATION = np.array([-1, 4, 10, 4, -1], np.float32) / 16
