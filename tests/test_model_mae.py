@@ -105,6 +105,17 @@ def test_a_scale_of_zero_gives_everybody_the_average_face(model, scan):
     assert np.array_equal(first, other)
 
 
+def test_a_mask_that_covers_no_code_whole_is_filled_by_the_sketch(model, scan):
+    volume, blank = scan
+    where = np.argwhere(blank & model.anatomy.head & ~model.anatomy.brain).mean(0).astype(int)
+    small = np.zeros_like(blank)
+    small[tuple(slice(middle - 2, middle + 3) for middle in where)] = True
+    assert not cells(small, 8, how="all").any()
+    head = model.remodel(volume, small)
+    assert np.array_equal(head, model.remodel(np.where(small & ~model.anatomy.brain, 9, volume), small))
+    assert np.isfinite(head).all()
+
+
 def test_snapped_vectors_are_those_of_codes(model, scan):
     masked = cells(scan[1] & ~model.anatomy.brain, 8, how="all")
     places = Places.of(masked, model.anatomy)

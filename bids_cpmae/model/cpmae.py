@@ -238,6 +238,8 @@ class CPMAE(nn.Module):
         book = self.skull.codebook
         at = torch.from_numpy(places.target).to(device)
         groups = group(skull)
+        if not len(at):  # a mask so small that it covers no code whole
+            return ungroup(book.lookup(groups), self.mae.config.side)
         context = self._context(groups, group(brain), places)
         known = torch.from_numpy(places.target_known).to(device)[None, ..., None]
         given = book.lookup(groups[:, at])
