@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from bids_cpmae.errors import InputError
 from bids_cpmae.evaluation.attack import (
+    ATTACKERS,
     BLANKED,
     GALLERY_VIEWS,
     HEADER,
@@ -17,6 +18,7 @@ from bids_cpmae.evaluation.attack import (
     PROBE_VIEWS,
     face_crop,
     rows_of,
+    skin_picture,
     split_people,
 )
 from bids_cpmae.evaluation.restoration import (
@@ -33,6 +35,7 @@ from bids_cpmae.evaluation.similarity import (
     run_attack,
     same_against_different,
 )
+from bids_cpmae.evaluation.surface import face_pixels
 
 PEOPLE = [f"sub-{n:02d}" for n in range(28)]
 TRAIN, TEST = PEOPLE[:18], PEOPLE[18:]
@@ -248,12 +251,27 @@ def test_tables_give_verdicts_and_the_controls_none():
         "original": restoration_outcome(0.5, 1.0), "some": restoration_outcome(1.5, 0.5),
         BLANKED: restoration_outcome(2.5, -0.1),
     }  # fmt: skip
-    rows, people_rows = rows_of(by_picture, by_volume, (TRAIN, TEST[:6]), 0)
+    by_skin = {"original": similarity_outcome(True), "some": similarity_outcome(True)}
+    rows, people_rows = rows_of(by_picture, by_skin, by_volume, (TRAIN, TEST[:6]), 0)
     by_name = {row[0]: dict(zip(HEADER, row, strict=True)) for row in rows}
-    verdicts = {name: (row["similarity"], row["restoration"]) for name, row in by_name.items()}
+    verdicts = {name: tuple(row[one] for one in ATTACKERS) for name, row in by_name.items()}
     assert verdicts == {
-        "original": ("attacker works", "attacker works"), "some": ("passes", "fails"), BLANKED: (None, "reference")
+        "original": ("attacker works",) * 3, "some": ("passes", "fails", "fails"), BLANKED: (None, None, "reference"),
     }  # fmt: skip
     assert by_name["some"]["beyond_blanked_mm"] == "1.000" and by_name["some"]["deidentified_mm"] is None
-    ranks = {(row[0], row[1]): dict(zip(PEOPLE_HEADER, row, strict=True))["rank"] for row in people_rows}
-    assert ranks["original", TEST[0]] == 1 and ranks["some", TEST[0]] == 2
+    told = {(row[0], row[1]): dict(zip(PEOPLE_HEADER, row, strict=True)) for row in people_rows}
+    assert told["original", TEST[0]]["rank"] == 1 and told["some", TEST[0]]["rank"] == 2
+    assert told["some", TEST[0]]["skin_rank"] == 1 and told["some", TEST[0]]["skin_one_of_five"] == "1.000"
+
+
+def test_the_skin_attacker_sees_replaced_skin_alone_the_front_first():
+    where = face_pixels()
+    depth = np.stack([np.full(where.shape[1:], mm, np.float32) for mm in (40, 80, 120)])
+    depth[1, :3] = np.nan
+    picture = skin_picture(depth)
+    assert picture.shape == where.shape and not picture[~where[[1, 0, 2]]].any()
+    front, right, left = (part[shown] for part, shown in zip(picture, where[[1, 0, 2]], strict=True))
+    assert set(np.round(front, 1)) <= {127.5, 255.0} and set(np.round(right, 2)) == {63.75}
+    assert set(np.round(left, 2)) == {191.25}
+    changed = np.where(where, depth, 7)
+    np.testing.assert_array_equal(skin_picture(changed), picture)

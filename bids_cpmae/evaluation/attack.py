@@ -1,7 +1,8 @@
 """``cpmae evaluate attack``: attackers who learn, on some people, what a method leaves behind, and meet others.
 
-One says whether two drawn heads are the same person (`bids_cpmae.evaluation.similarity`), the other guesses the
-original face (`bids_cpmae.evaluation.restoration`). Originals in place of de-identified heads show whether an attacker
+One says whether two drawn heads are the same person (`bids_cpmae.evaluation.similarity`), one whether two skins are,
+seen only where face mode replaces them, and one guesses the original face (`bids_cpmae.evaluation.restoration`).
+Originals in place of de-identified heads show whether an attacker
 works at all: where it does not, passing it says nothing.
 """
 
@@ -13,7 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,10 +35,12 @@ from bids_cpmae.imaging.rendering import View
 from bids_cpmae.imaging.resample import resample
 
 LOG = logging.getLogger("bids_cpmae")
-ATTACKERS = ("similarity", "restoration")
+ATTACKERS = ("similarity", "skin", "restoration")
 BLANKED = "blanked"
 TEST_SHARE = 0.35
 SIZE = 96
+# depth maps of the skin in mm: what is drawn of them, and the order in which the network for pictures wants them
+DEEPEST_MM, SKIN_SIDES = 160.0, (1, 0, 2)
 # yaw, pitch and light; three from the front, then three from the side. The same head is never drawn twice alike
 GALLERY_POSES = (
     (0, 0, (0.2, 0.5, 1)), (8, -4, (-0.2, 0.4, 1)), (-8, 3, (0.5, 0.3, 1)),
@@ -53,16 +56,21 @@ GALLERY_VIEWS, PROBE_VIEWS = (
 )
 HEADER = (
     "method", "train_people", "test_people", "auc", "auc_low", "auc_high", "one_of_five", "one_of_five_low",
-    "one_of_five_high", "similarity", "guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm", "gain_mm",
-    "gain_low", "gain_high", "own_gain_mm", "own_gain_low", "own_gain_high", "beyond_blanked_mm",
-    "beyond_blanked_low", "beyond_blanked_high", "restoration",
+    "one_of_five_high", "similarity", "skin_auc", "skin_auc_low", "skin_auc_high", "skin_one_of_five",
+    "skin_one_of_five_low", "skin_one_of_five_high", "skin",
+    "guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm", "gain_mm", "gain_low", "gain_high",
+    "own_gain_mm", "own_gain_low", "own_gain_high", "beyond_blanked_mm", "beyond_blanked_low", "beyond_blanked_high",
+    "restoration",
 )  # fmt: skip
 PEOPLE_HEADER = (
-    "method", "participant_id", "one_of_five", "rank", "guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm"
+    "method", "participant_id", "one_of_five", "rank", "skin_one_of_five", "skin_rank",
+    "guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm",
 )  # fmt: skip
 TEXT = """Each attacker is trained for each method on {train} people and tested on {test} others.
 similarity: AUC of the same against different people (guessing: 0.5), and how often the original is chosen among five
 (guessing: 0.2). A method passes when the lower end of the interval of the AUC does not exceed 0.5.
+skin: the same network, shown how deep the skin lies from the front and both sides, where face mode replaces it alone;
+heads are brought together by their brains, size kept.
 restoration: mean distance in mm to the original's skin where the face was replaced. A method passes unless the guess is
 nearer than the mean face of the training people and nearer than guesses for other people. The line `blanked` is the
 guess from the head around the face alone: beyond_blanked_mm is how much nearer the guess from the method is.
@@ -75,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``cpmae evaluate attack``."""
     add_comparison_arguments(parser)
     parser.add_argument(
-        "--attackers", nargs="+", default=ATTACKERS, choices=ATTACKERS, help="which to train (default: both)"
+        "--attackers", nargs="+", default=ATTACKERS, choices=ATTACKERS, help="which to train (default: all)"
     )
     parser.add_argument(
         "--test-share", "--test_share", type=float, default=TEST_SHARE, metavar="SHARE",
@@ -260,6 +268,43 @@ def attack_similarity(
     return outcomes
 
 
+def skin_picture(depth: np.ndarray) -> np.ndarray:
+    """The replaced part of depth maps (3, U, V) in mm as pictures (3, U, V), 0 to 255, from the front first.
+
+    Where a ray meets nothing it is as deep as can be; skin that face mode leaves is not drawn.
+    """
+    from bids_cpmae.evaluation.surface import face_pixels
+
+    deep = np.clip(np.nan_to_num(depth, nan=DEEPEST_MM) / DEEPEST_MM, 0, 1)
+    return 255 * np.where(face_pixels(), deep, 0)[list(SKIN_SIDES)].astype(np.float32)
+
+
+def attack_skin(
+    comparison: Comparison, split: tuple[list[str], list[str]], settings: SimilaritySettings, *, nprocs: int = 1
+) -> dict[str, SimilarityOutcome]:
+    """Measure everybody's skin and train the attacker for each method on where face mode replaces it."""
+    from bids_cpmae.evaluation.survey import Surveyor, measure_depths
+
+    surveyor, people = Surveyor(comparison.work), comparison.people
+    measure_depths(surveyor, [path for scans in comparison.methods.values() for path in scans.values()], nprocs=nprocs)
+    pictures = {
+        name: {person: skin_picture(surveyor.depth(scans[person])) for person in people}
+        for name, scans in comparison.methods.items()
+    }
+    own = pictures[ORIGINAL]
+    said = {"settings": settings.as_dict(), "train": split[0], "test": split[1], "seed": comparison.seed}
+    outcomes = {}
+    for name, probes in pictures.items():
+        LOG.info("skin of %s", name)
+        outcomes[name] = _remembered(
+            comparison.work, SimilarityOutcome, [*own.values(), *probes.values()], said,
+            lambda probes=probes: similarity.run_attack(
+                own, probes, train_people=split[0], test_people=split[1], settings=settings, seed=comparison.seed
+            ),
+        )  # fmt: skip
+    return outcomes
+
+
 def attack_restoration(
     comparison: Comparison, split: tuple[list[str], list[str]], settings: RestorationSettings, *, nprocs: int = 1
 ) -> dict[str, RestorationOutcome]:
@@ -309,23 +354,36 @@ def _beyond_blanked(found: RestorationOutcome, blanked: RestorationOutcome, seed
     return (float(gains.mean()), *bootstrap_interval(gains, seed=seed))
 
 
+def _similarity_cells(name: str, found: SimilarityOutcome | None) -> list:
+    if not found:
+        return [None] * 7
+    numbers = (found.auc, *found.auc_interval, found.one_of_five, *found.one_of_five_interval)
+    return [*map(_number, numbers), _verdict(name, found.passes)]
+
+
+def _choices_and_ranks(found: SimilarityOutcome | None) -> dict[str, tuple]:
+    """By person, the share of right choices among five and the rank of the own original."""
+    if not found:
+        return {}
+    ranks = 1 + (found.scores > np.diag(found.scores)[:, None]).sum(1)
+    return {
+        person: (_number(choice), rank)
+        for person, choice, rank in zip(found.people, right_choices(found.scores), ranks, strict=True)
+    }
+
+
 def rows_of(
     by_picture: dict[str, SimilarityOutcome],
+    by_skin: dict[str, SimilarityOutcome],
     by_volume: dict[str, RestorationOutcome],
     split: tuple[list[str], list[str]],
     seed: int,
 ) -> tuple[list[tuple], list[tuple]]:
     """The lines of the two tables: a method each, and a method and tested person each."""
     rows, people_rows = [], []
-    for name in dict.fromkeys([*by_picture, *by_volume]):
-        seen, restored = by_picture.get(name), by_volume.get(name)
-        cells: list = [None] * 7
-        choices, ranks = {}, {}
-        if seen:
-            cells = [*map(_number, (seen.auc, *seen.auc_interval, seen.one_of_five, *seen.one_of_five_interval))]
-            cells.append(_verdict(name, seen.passes))
-            choices = dict(zip(seen.people, right_choices(seen.scores)))
-            ranks = dict(zip(seen.people, 1 + (seen.scores > np.diag(seen.scores)[:, None]).sum(1)))
+    for name in dict.fromkeys([*by_picture, *by_skin, *by_volume]):
+        alike = [found.get(name) for found in (by_picture, by_skin)]
+        restored = by_volume.get(name)
         more: list = [None] * 14
         if restored:
             distances = (
@@ -336,10 +394,13 @@ def rows_of(
             more += map(_number, (restored.own_gain_mm, *restored.own_gain_interval))
             more += map(_number, _beyond_blanked(restored, by_volume[BLANKED], seed))
             more.append(_verdict(name, restored.passes))
+        cells = [cell for found in alike for cell in _similarity_cells(name, found)]
         rows.append((name, len(split[0]), len(split[1]), *cells, *more))
+        known = [_choices_and_ranks(found) for found in alike]
         for person in split[1]:
+            seen = [cell for one in known for cell in one.get(person, (None, None))]
             millimetres = [_number(one[person]) for one in distances] if restored else [None] * 4
-            people_rows.append((name, person, _number(choices.get(person)), ranks.get(person), *millimetres))
+            people_rows.append((name, person, *seen, *millimetres))
     return rows, people_rows
 
 
@@ -357,20 +418,26 @@ def _versions() -> dict[str, str]:
     return {**found, "monai": monai.__version__}
 
 
-def _figures(by_picture: dict[str, SimilarityOutcome], by_volume: dict[str, RestorationOutcome]) -> list:
-    """AUC, and distances to the original's skin, by method; numbers alone, no face."""
+def _figures(
+    by_picture: dict[str, SimilarityOutcome],
+    by_skin: dict[str, SimilarityOutcome],
+    by_volume: dict[str, RestorationOutcome],
+) -> list:
+    """AUC of both networks, and distances to the original's skin, by method; numbers alone, no face."""
     from matplotlib.figure import Figure
 
     figures = []
-    if by_picture:
-        figure = Figure(figsize=(7, 1 + 0.4 * len(by_picture)), layout="constrained")
+    for title, outcomes in (("pictures of the head", by_picture), ("replaced skin", by_skin)):
+        if not outcomes:
+            continue
+        figure = Figure(figsize=(7, 1 + 0.4 * len(outcomes)), layout="constrained")
         axes = figure.subplots()
-        for place, found in enumerate(by_picture.values()):
+        for place, found in enumerate(outcomes.values()):
             axes.plot(found.auc_interval, (place, place), color="tab:blue")
             axes.plot(found.auc, place, "o", color="tab:blue")
         axes.axvline(0.5, color="grey", linestyle="--")
-        axes.set(xlabel="AUC, same against different people (0.5 is guessing)", yticks=range(len(by_picture)))
-        axes.set_yticklabels(by_picture)
+        axes.set(xlabel=f"AUC by {title}, same against different people (0.5 is guessing)", yticks=range(len(outcomes)))
+        axes.set_yticklabels(outcomes)
         axes.invert_yaxis()
         figures.append(figure)
     if by_volume:
@@ -396,15 +463,20 @@ def main(args: argparse.Namespace) -> int:
     split = split_people(comparison.people, args.test_share, args.seed)
     settings = {
         name: kind.smoke() if args.smoke else kind()
-        for name, kind in (("similarity", SimilaritySettings), ("restoration", RestorationSettings))
+        for name, kind in (
+            ("similarity", SimilaritySettings), ("skin", SimilaritySettings), ("restoration", RestorationSettings)
+        )
         if name in args.attackers
-    }
-    by_picture, by_volume = {}, {}
+    }  # fmt: skip
+    by_picture, by_skin, by_volume = {}, {}, {}
     if "similarity" in settings:
         by_picture = attack_similarity(comparison, split, settings["similarity"], nprocs=args.nprocs)
+    if "skin" in settings:
+        settings["skin"] = replace(settings["skin"], sides=len(SKIN_SIDES))
+        by_skin = attack_skin(comparison, split, settings["skin"], nprocs=args.nprocs)
     if "restoration" in settings:
         by_volume = attack_restoration(comparison, split, settings["restoration"], nprocs=args.nprocs)
-    rows, people_rows = rows_of(by_picture, by_volume, split, args.seed)
+    rows, people_rows = rows_of(by_picture, by_skin, by_volume, split, args.seed)
     write_tsv(comparison.out / "attack.tsv", HEADER, rows)
     write_tsv(comparison.out / "attack_people.tsv", PEOPLE_HEADER, people_rows)
     described = {
@@ -416,12 +488,13 @@ def main(args: argparse.Namespace) -> int:
         "probe_views": [view.as_dict() for view in PROBE_VIEWS],
         "code_sha256": _code(), "versions": _versions(),
         "similarity": {name: outcome.as_dict() for name, outcome in by_picture.items()},
+        "skin": {name: outcome.as_dict() for name, outcome in by_skin.items()},
         "restoration": {name: outcome.as_dict() for name, outcome in by_volume.items()},
     }  # fmt: skip
     (comparison.out / "attack.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     text = TEXT.format(train=len(split[0]), test=len(split[1]))
     tables = [Table("By method", HEADER, rows), Table("By person", PEOPLE_HEADER, people_rows)]
-    figures = _figures(by_picture, by_volume)
+    figures = _figures(by_picture, by_skin, by_volume)
     section = Section("Attackers", text, tables, figures)
     write_page(comparison.out / "attack.html", "Attackers who learn", [section])
     print_table(HEADER, rows)

@@ -152,9 +152,17 @@ def _survey_person(task: tuple[Surveyor, Path, list[Path], np.ndarray]) -> list[
     return found
 
 
-def _survey_stranger(task: tuple[Surveyor, Path]) -> None:
+def _measure_depth(task: tuple[Surveyor, Path]) -> None:
     surveyor, path = task
     surveyor.depth(path)
+
+
+def measure_depths(surveyor: Surveyor, scans: list[Path], *, nprocs: int = 1) -> None:
+    """Measure the depth of many skins beforehand, several at a time."""
+    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
+        for number, _ in enumerate(pool.map(_measure_depth, [(surveyor, path) for path in scans]), 1):
+            if number % 10 == 0 or number == len(scans):
+                LOG.info("skin: depth of %d of %d heads measured", number, len(scans))
 
 
 def survey(comparison: Comparison, *, nprocs: int = 1) -> tuple[list[Outcome], list[Outcome], Changes]:
@@ -173,15 +181,13 @@ def survey(comparison: Comparison, *, nprocs: int = 1) -> tuple[list[Outcome], l
         (surveyor, comparison.originals[person], [scans[person] for scans in others.values()], comparison.face(person))
         for person in comparison.people
     ]
-    strangers = [(surveyor, path) for person, path in comparison.originals.items() if person not in comparison.people]
+    strangers = [path for person, path in comparison.originals.items() if person not in comparison.people]
     changes: Changes = {}
     with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
         for person, found in zip(comparison.people, pool.map(_survey_person, tasks), strict=True):
             changes.update({(method, person): change for method, change in zip(others, found, strict=True)})
             LOG.info("skin: %s measured in %d versions", person, len(found))
-        for number, _ in enumerate(pool.map(_survey_stranger, strangers), 1):
-            if number % 10 == 0 or number == len(strangers):
-                LOG.info("skin: %d of %d others in the gallery measured", number, len(strangers))
+    measure_depths(surveyor, strangers, nprocs=nprocs)
     gallery = {person: surveyor.depth(path) for person, path in comparison.originals.items()}
     ranked: list[list[Outcome]] = []
     for where in (face_pixels(), None):

@@ -96,8 +96,11 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> He
     box = template.head_box(FRAME_MARGIN_MM, spacing=1)
     grid, shape = head_affine(), tuple(side.stop - side.start for side in box)
     grid[:3, 3] += [side.start for side in box]
-    share = resample(mask, source.affine, grid, shape, through=to_scan, outside="edge")
-    volume = resample(blanked, source.affine, grid, shape, through=to_scan)
+    # beyond the field of view the mask goes on and the scan is zero: a frame of one voxel says so
+    framed = source.affine.copy()
+    framed[:3, 3] -= framed[:3, :3].sum(1)
+    both = np.stack([np.pad(mask.astype(np.float32), 1, mode="edge"), np.pad(blanked, 1)])
+    share, volume = resample(both, framed, grid, shape, through=to_scan, outside="edge")
     # a voxel at the mask's border keeps what its known neighbours say, undiluted by the blank ones
     volume = np.where(share < 0.5, np.maximum(volume, 0) / np.maximum(1 - share, 0.5), 0)
     whole, blank = np.zeros(head_shape(), np.float32), np.zeros(head_shape(), bool)

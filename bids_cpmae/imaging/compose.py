@@ -10,7 +10,6 @@ import numpy as np
 from scipy.ndimage import (
     binary_dilation,
     binary_erosion,
-    gaussian_filter,
     gaussian_filter1d,
     maximum_filter,
     minimum_filter,
@@ -21,6 +20,7 @@ from bids_cpmae.imaging.air import Background, find_air
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
+from bids_cpmae.imaging.filters import gaussian
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.noise import Grain, grained, quiet_sigma
@@ -146,7 +146,7 @@ def clear_skin(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.n
     head = np.maximum(synthetic, 0)
     solid = (head > level / 2).astype(np.float32)
     width = TISSUE_MM / spacing
-    total, share = (gaussian_filter(part, width, truncate=3) for part in (head * solid, solid))
+    total, share = (gaussian(part, width) for part in (head * solid, solid))
     nearby = np.maximum(total / np.maximum(share, 1e-3), level / 2)
     low, high = SKIN
     slope = (head < high * nearby) & (distance_in(head > AIR * level, spacing) < AIR_MM)
@@ -257,7 +257,7 @@ def _detail(
     tissue = where & binary_dilation(values > TISSUE * level, iterations=2)
     layers = []
     for width in _widths(spacing):
-        smooth = gaussian_filter(values, width / spacing, truncate=3)
+        smooth = gaussian(values, width / spacing)
         layers.append(values - smooth)
         values = smooth
     return layers, np.array([float(layer[tissue].std()) if tissue.any() else 0.0 for layer in layers])
@@ -287,7 +287,7 @@ def with_texture(
     if not wanted > found:
         return new
     white = rng.standard_normal(new.shape, dtype=np.float32)
-    texture = white - gaussian_filter(white, _widths(spacing)[0] / spacing, truncate=3)
+    texture = white - gaussian(white, _widths(spacing)[0] / spacing)
     texture *= smooth_step(new, *(share * level for share in GRAIN_FROM))
     depth = smooth_step(distance_in(new > TISSUE * level, spacing), *TEXTURE_MM)
     texture *= TEXTURE_SKIN + (1 - TEXTURE_SKIN) * depth

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import edt
 import numpy as np
+
+from bids_cpmae.imaging.filters import threads
 
 FARTHEST_MM = 1e4
 
@@ -25,8 +25,5 @@ def distance_in(mask: np.ndarray, spacing: float | np.ndarray = 1.0) -> np.ndarr
         In mm; 0 where ``mask`` is False, and `FARTHEST_MM` where there is no such voxel.
     """
     anisotropy = tuple(float(size) for size in np.broadcast_to(spacing, mask.ndim))
-    # "4,2" is for nested teams
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    threads = int(first) if first.isdecimal() else 1
-    found = edt.edt(np.ascontiguousarray(mask), anisotropy=anisotropy, black_border=False, parallel=threads)
+    found = edt.edt(np.ascontiguousarray(mask), anisotropy=anisotropy, black_border=False, parallel=threads())
     return np.minimum(found, np.float32(FARTHEST_MM))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+
+from bids_cpmae.imaging.filters import gaussian
 
 
 def block_size(size_mm: float, spacing: np.ndarray) -> np.ndarray:
@@ -12,13 +13,17 @@ def block_size(size_mm: float, spacing: np.ndarray) -> np.ndarray:
 
 
 def blocks(volume: np.ndarray, block: np.ndarray, reduce: str = "mean") -> np.ndarray:
-    """A volume (X, Y, Z) reduced block by block by the named ndarray method, filled up with zeros at the end."""
-    if np.all(block == 1):
-        return volume
+    """A volume (X, Y, Z) reduced block by block: ``mean``, ``sum`` or ``max``, filled up with zeros at the end."""
     if np.any(volume.shape % block):
         volume = np.pad(volume, [(0, int(-n % b)) for n, b in zip(volume.shape, block)])
-    x, y, z = (n // b for n, b in zip(volume.shape, block))
-    return getattr(volume.reshape(x, block[0], y, block[1], z, block[2]), reduce)(axis=(1, 3, 5))
+    combine = np.maximum if reduce == "max" else np.add
+    # axis by axis, which NumPy does several times as fast as all at once
+    for axis, size in enumerate(block):
+        first, *others = (volume[(slice(None),) * axis + (slice(start, None, size),)] for start in range(size))
+        volume = first.copy() if others else first
+        for part in others:
+            combine(volume, part, out=volume)
+    return volume / np.float32(np.prod(block)) if reduce == "mean" else volume
 
 
 def enlarge(coarse: np.ndarray, block: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -56,7 +61,7 @@ def spread(amount: np.ndarray, weight: np.ndarray, spacing: np.ndarray, scales: 
     for sigma, share in scales.items():
         for total, part in zip(totals, (amount, weight)):
             # beyond the border nothing is known, and it must weigh nothing
-            total += share * gaussian_filter(part, sigma / spacing, mode="constant", truncate=3)
+            total += share * gaussian(part, sigma / spacing, mode="constant")
     return totals
 
 

@@ -113,11 +113,11 @@ def _chained(first: np.ndarray, then: np.ndarray) -> np.ndarray:
 
 def downsample(volume: np.ndarray, affine: np.ndarray, target_affine: np.ndarray, target_shape: tuple[int, ...]):
     """Like `resample`, after a Gaussian that keeps finer detail than the target grid from aliasing."""
-    from scipy.ndimage import gaussian_filter
+    from bids_cpmae.imaging.filters import gaussian
 
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     target = np.linalg.norm(target_affine[:3, :3], axis=0).mean()
     sigma = 0.5 * np.sqrt(np.maximum((target / spacing) ** 2 - 1, 0))
     if sigma.max() > 0.2:
-        volume = gaussian_filter(np.asarray(volume, np.float32), sigma, truncate=3)
+        volume = gaussian(np.asarray(volume, np.float32), sigma)
     return resample(volume, affine, target_affine, target_shape)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from bids_cpmae.imaging.distance import distance_in
+from bids_cpmae.imaging.filters import gaussian
 
 SIDE_MM = 2.0
 NOISE_MM = 2.0
@@ -60,8 +61,8 @@ def border_step(data: np.ndarray, mask: np.ndarray, spacing: np.ndarray, *, with
 def _local_mean(data: np.ndarray, side: np.ndarray, border: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Mean of one side around every border voxel; NaN where that side is not near."""
     width = SIDE_MM / spacing
-    weight = gaussian_filter(side.astype(np.float32), width, truncate=2)[border]
-    total = gaussian_filter(np.where(side, data, 0), width, truncate=2)[border]
+    weight = gaussian(side.astype(np.float32), width, truncate=2)[border]
+    total = gaussian(np.where(side, data, 0), width, truncate=2)[border]
     return np.where(weight > LEAST_WEIGHT, total / np.maximum(weight, LEAST_WEIGHT), np.nan)
 
 
@@ -107,8 +108,8 @@ def noise_level(data: np.ndarray, where: np.ndarray, spacing: np.ndarray, *, rob
     if not where.any():
         return float("nan")
     width = np.maximum(NOISE_MM, 1.5 * np.asarray(spacing)) / spacing
-    weight = gaussian_filter(where.astype(np.float32), width, truncate=3)
-    mean = gaussian_filter(np.where(where, data, 0), width, truncate=3) / np.maximum(weight, LEAST_WEIGHT)
+    weight = gaussian(where.astype(np.float32), width)
+    mean = gaussian(np.where(where, data, 0), width) / np.maximum(weight, LEAST_WEIGHT)
     rest = (data - mean)[where]
     if robust:
         return float(ROBUST_SIGMA * np.median(np.abs(rest - np.median(rest))))

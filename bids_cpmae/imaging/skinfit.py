@@ -6,10 +6,11 @@ Worked out on blocks of about 2 mm; the head itself is moved on its own grid.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, label, map_coordinates
+from scipy.ndimage import gaussian_filter, label
 
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
+from bids_cpmae.imaging.resample import sample_points
 
 BLOCK_MM = 2.0
 # share of the tissue that parts head from air
@@ -106,9 +107,9 @@ def _moved(
     normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
     shift = np.stack([enlarge(apart * part, block, new.shape) for part in normal])
     moving = np.any(np.abs(shift) > STILL_MM, axis=0)
-    index = np.stack(np.nonzero(moving)).astype(np.float32) - shift[:, moving] / spacing[:, None]
+    index = np.argwhere(moving).astype(np.float32) - shift[:, moving].T / spacing.astype(np.float32)
     out = new.copy()
-    out[moving] = map_coordinates(new, index, order=1, mode="nearest")
+    out[moving] = sample_points(new[None], index, outside="edge")[:, 0]
     return out
 
 
