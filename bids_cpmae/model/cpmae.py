@@ -39,12 +39,12 @@ class SamplingConfig:
     Attributes
     ----------
     identity_scale : float
-        Spread of the identities; 1 is that of the training heads.
+        Spread of the identities; 1 is that of the training heads, but for those beyond `WIDEST`, which are not drawn.
     snap : float
         Share of the nearest codes' vector in what is decoded, the rest being the predicted vector.
     """
 
-    identity_scale: float = 1.0
+    identity_scale: float = 1.06
     snap: float = 0.0
 
 
