@@ -53,8 +53,8 @@ SHARPEN_REACH_MM = 2.5
 SHARPEN_FADE_MM = 4.0
 # deep enough under the skin, detail may go beyond its neighbourhood's values by this share of the tissue
 BEYOND, DEPTH_MM = 0.4, (2.0, 4.0)
-# texture: where flesh is looked at, less of it on the skin, and faces have a little more than what is around them
-FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE = 0.36, 0.5, (1.0, 4.0), 1.03
+# texture: where flesh is looked at, less of it on the skin; in large voxels faces have more than what is around them
+FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE, TEXTURE_MORE_LARGE = 0.36, 0.5, (1.0, 4.0), 1.0, 1.06
 
 # grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth; what flesh still
 # lacks is texture, of which there is less on the skin, where it would be gravel, and the more so in large voxels
@@ -282,7 +282,8 @@ def with_texture(
     """
     flesh = binary_erosion(inside, iterations=2) & binary_erosion(new > FLESH * level, iterations=2)
     around = ~inside & binary_erosion(scan > FLESH * level, iterations=2)
-    wanted = TEXTURE_MORE * noise_level(scan, around, spacing, robust=True)
+    more = TEXTURE_MORE_LARGE if _mean_side(spacing) > LARGE_VOXEL_MM else TEXTURE_MORE
+    wanted = more * noise_level(scan, around, spacing, robust=True)
     found = noise_level(new, flesh, spacing, robust=True)
     if not wanted > found:
         return new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -15,6 +16,8 @@ LEAST_SAMPLES, MOST_SAMPLES = 1000, 200_000
 # the mean of the smaller four fifths of squares of unit Gaussian noise
 KEPT_SQUARES, KEPT_MEAN = 0.8, 0.4377
 MOST_CORRELATED = 0.8
+# standard deviations in voxels, within which every correlation up to that lies
+WIDTHS = np.linspace(0.2, 2.0, 181)
 QUIET_BLOCK_MM, QUIET_SHARE = 6.0, 0.1
 
 
@@ -142,12 +145,19 @@ def _variation(
     return found
 
 
+@lru_cache(maxsize=1)
+def _correlations() -> np.ndarray:
+    """Correlation of neighbours in white noise smoothed by a Gaussian, for each of `WIDTHS`, on whole voxels."""
+    at = np.arange(-12, 13)
+    kernels = np.exp(-((at / WIDTHS[:, None]) ** 2) / 2)
+    return (kernels[:, 1:] * kernels[:, :-1]).sum(1) / (kernels**2).sum(1)
+
+
 def grained(white: np.ndarray, correlation: np.ndarray) -> np.ndarray:
     """White Gaussian noise of unit variance given a neighbour correlation (3,) along each axis, unit variance kept."""
     field = white
     for axis, rho in enumerate(correlation):
         if rho > 0.02:
-            # white noise smoothed by a Gaussian of width s correlates between neighbours by exp(-1 / (4 s^2))
-            width = np.sqrt(-1 / (4 * np.log(rho)))
+            width = np.interp(rho, _correlations(), WIDTHS)
             field = gaussian_filter1d(field, width, axis, mode="wrap", truncate=4)
     return field if field is white else field / field.std()
