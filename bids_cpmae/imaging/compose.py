@@ -48,13 +48,13 @@ SHARPER = 1.15
 DETAIL_VOXELS, DETAIL_MM, FAINT = 0.65, 6.0, 1e-3
 DETAIL_ROUNDS, FINE_GAIN, COARSE_GAIN = 4, (0.85, 3.0), (0.9, 1.0)
 # faces have a little more of the finest detail than what is around them, and less of the next
-DETAIL_SHARES, DETAIL_SHARES_LARGE = (1.22, 0.8), (1.0, 0.96)
+DETAIL_SHARES, DETAIL_SHARES_LARGE = (1.22, 0.7), (1.0, 0.96)
 SHARPEN_REACH_MM = 2.5
 SHARPEN_FADE_MM = 4.0
 # deep enough under the skin, detail may go beyond its neighbourhood's values by this share of the tissue
 BEYOND, DEPTH_MM = 0.4, (2.0, 4.0)
 # texture: where flesh is looked at, less of it on the skin; in large voxels faces have more than what is around them
-FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE, TEXTURE_MORE_LARGE = 0.36, 0.5, (1.0, 4.0), 1.0, 1.06
+FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE, TEXTURE_MORE_LARGE = 0.36, 0.5, (1.0, 4.0), 0.88, 1.06
 
 # grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth; what flesh still
 # lacks is texture, of which there is less on the skin, where it would be gravel, and the more so in large voxels
