@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -62,12 +62,25 @@ def put_files(
             with _written(files) as partials:
                 if partials:
                     change(partials)
+                    _settle({target.parent for target in partials})
                 return bool(partials)
         except OSError as error:
             if not isinstance(error, FileNotFoundError) or attempt == ATTEMPTS:
                 place = error.filename2 or error.filename or next(iter(files))
                 raise OutputError(f"{place}: cannot be written ({error.strerror or error})") from error
     raise AssertionError("unreachable")
+
+
+def _settle(folders: Iterable[Path]) -> None:
+    """Have the new names in folders on the disk, so that they outlast a power cut in the order they were given."""
+    for folder in folders:
+        # some file systems know no such thing, and nothing can be done about it
+        with suppress(OSError):
+            number = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
 
 
 @contextmanager
