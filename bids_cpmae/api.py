@@ -11,19 +11,44 @@ import nibabel as nib
 import numpy as np
 
 from bids_cpmae.bids.publish import publish_file
+from bids_cpmae.bids.reference import ON_AVERAGE_HEAD, REFERENCE
+from bids_cpmae.bids.verdicts import judged_with, refuse_failed
 from bids_cpmae.errors import ExitCode, InputError, OutputError
-from bids_cpmae.identity import identity_seed, noise_seed, participant_of
-from bids_cpmae.imaging.align import align_blanked, resample_to_scan
+from bids_cpmae.identity import identity_seed, noise_seed, participant_of, suffix_of
+from bids_cpmae.imaging.align import align_blanked, resample_to_scan, stand_in
 from bids_cpmae.imaging.certify import Certificate, certify
-from bids_cpmae.imaging.compose import compose_face
+from bids_cpmae.imaging.contrast import Anatomy, Stage
 from bids_cpmae.imaging.facemask import locate_face
 from bids_cpmae.imaging.nifti import SourceImage, load_source, save_like, save_mask
+from bids_cpmae.imaging.quality import measure_quality
+from bids_cpmae.imaging.recolour import compose_series, recolour
 from bids_cpmae.imaging.screening import screen, screen_located
 from bids_cpmae.model.weights import load_cpmae
 
 
 @dataclass(frozen=True)
-class Refaced:
+class Judged:
+    """What is said of a scan that was refaced.
+
+    Attributes
+    ----------
+    verdict : {"PASS", "REVIEW"}
+        As in a run's table of verdicts; a scan that fails is not refaced.
+    reason : str
+        What to look at, where it is not PASS.
+    certificate : Certificate
+    measures : dict of str to float
+        By the names of `bids_cpmae.bids.verdicts.MEASURES`.
+    """
+
+    verdict: str
+    reason: str
+    certificate: Certificate
+    measures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Refaced(Judged):
     """A scan with another face.
 
     Attributes
@@ -32,15 +57,10 @@ class Refaced:
         Type, scaling and geometry as the source's.
     mask : Nifti1Image
         uint8, 1 = replaced.
-    certificate : Certificate
-    measures : dict of str to float
-        Of registration and mask.
     """
 
     image: nib.Nifti1Image
     mask: nib.Nifti1Image
-    certificate: Certificate
-    measures: dict[str, float]
 
 
 def replace_face(
@@ -52,6 +72,7 @@ def replace_face(
     identity: int = 0,
     device: str = "cpu",
     weights: Path | None = None,
+    suffix: str = REFERENCE,
 ) -> np.ndarray:
     """From a scan and the mask of its face to the values to store.
 
@@ -68,17 +89,31 @@ def replace_face(
     device : {"auto", "cpu", "cuda"}
     weights : Path, optional
         The shipped ones if not given.
+    suffix : str
+        BIDS suffix. Where it is not T1w, the face is drawn on an average head laid on the scan, and shown in the
+        scan's own contrast.
 
     Returns
     -------
     ndarray
         Of the source's type and shape.
     """
-    frame = align_blanked(source, mask)
+    return _replace(source, mask, mode, seed, identity, device, weights, suffix)[0]
+
+
+def _replace(source, mask, mode, seed, identity, device, weights, suffix) -> tuple[np.ndarray, dict[str, float]]:
+    """`replace_face`, and measures of the new face's contrast where it is not that of a T1w scan."""
+    foreign = suffix != REFERENCE
+    frame = align_blanked(source, mask, alike=not foreign)
+    if foreign:
+        frame = stand_in(frame)
     model = load_cpmae(weights, resolve_device(device))
     head = model.remodel(frame.volume, frame.blank, mode=mode, identity_seed=identity)
+    if foreign:
+        stage = Stage.of(source, mask, Anatomy.of(frame, head), frame.to_head)
+        return recolour(source, mask, stage, seed=noise_seed(seed, identity))
     synthetic = resample_to_scan(frame, head, source, mask)
-    return compose_face(source, mask, synthetic, seed=noise_seed(seed, identity))
+    return compose_series(source, mask, synthetic, seed=noise_seed(seed, identity)), {}
 
 
 def resolve_device(device: str) -> str:
@@ -100,13 +135,14 @@ def reface(
     device: str = "cpu",
     weights: Path | None = None,
     force: bool = False,
+    suffix: str | None = None,
 ) -> Refaced:
     """Give the head in one scan another face.
 
     Parameters
     ----------
     image : path or SpatialImage
-        A T1w scan of a head.
+        An anatomical scan of a head, best a T1w one.
     seed : int
         The same scan, seed and participant give the same voxels, here and in a BIDS run.
     participant : str, optional
@@ -120,6 +156,9 @@ def reface(
         The shipped ones if not given.
     force : bool
         Reface what screening would leave alone.
+    suffix : str, optional
+        BIDS suffix, which names the contrast; read from a BIDS file name if not given, T1w without one. The new face
+        of another contrast is drawn without a T1w scan, which a BIDS run would use: the verdict is REVIEW.
 
     Returns
     -------
@@ -128,15 +167,16 @@ def reface(
     Raises
     ------
     ScanError
-        When the scan cannot be refaced, or the result does not pass its certificate.
+        When the scan cannot be refaced, or the result does not pass its certificate or fails by its measures.
     """
     with tempfile.TemporaryDirectory(prefix="bids_cpmae_") as folder:
         made = _reface_into(
             Path(folder), image, "image.nii", "mask.nii", seed=seed, participant=participant, mode=mode,
-            regions=regions, device=device, weights=weights, force=force,
+            regions=regions, device=device, weights=weights, force=force, suffix=suffix,
         )  # fmt: skip
         images = [made.kind.from_bytes(path.read_bytes()) for path in (made.image, made.mask)]
-    return Refaced(images[0], images[1], made.certificate, made.measures)
+    said = made.judged
+    return Refaced(said.verdict, said.reason, said.certificate, said.measures, *images)
 
 
 @dataclass(frozen=True)
@@ -145,29 +185,35 @@ class _Made:
 
     image: Path
     mask: Path
-    certificate: Certificate
-    measures: dict[str, float]
+    judged: Judged
     kind: type[nib.Nifti1Image]
 
 
-def _reface_into(folder, image, name, mask_name, *, seed, participant, mode, regions, device, weights, force) -> _Made:
+def _reface_into(
+    folder, image, name, mask_name, *, seed, participant, mode, regions, device, weights, force, suffix
+) -> _Made:
     source = load_source(image)
     origin = source.path or (image.get_filename() if hasattr(image, "get_filename") else None)
     identity = identity_seed(seed, participant or participant_of(origin))
-    screen(source, force=force)
-    located = locate_face(source, mode=mode, regions=tuple(regions))
+    suffix = suffix or suffix_of(origin) or REFERENCE
+    screen(source, suffix=suffix, force=force)
+    located = locate_face(source, mode=mode, regions=tuple(regions), alike=suffix == REFERENCE)
     measures = {**located.measures, **screen_located(source, located, force=force)}
-    stored = replace_face(
-        source, located.mask, mode=mode, seed=seed, identity=identity, device=device, weights=weights
-    )  # fmt: skip
+    named = source.path.name if source.path else "the image given"
+    refuse_failed(measures, named)
+    stored, composed = _replace(source, located.mask, mode, seed, identity, device, weights, suffix)
     written = save_like(source, stored, folder / name)
     mask = save_mask(source, located.mask, folder / mask_name)
     certificate = certify(source, written, located.mask, located.brain)
+    found = measure_quality(source, stored, located.mask, to_head=located.to_head, regions=tuple(regions))
+    measures = {**measures, **composed, **certificate.as_dict(), **found}
+    refuse_failed(measures, named)
+    verdict, reason = judged_with("" if suffix == REFERENCE else ON_AVERAGE_HEAD, measures)
     kind = nib.Nifti2Image if isinstance(source.header, nib.Nifti2Header) else nib.Nifti1Image
-    return _Made(written, mask, certificate, measures, kind)
+    return _Made(written, mask, Judged(verdict, reason, certificate, measures), kind)
 
 
-def reface_file(source: Path, target: Path, *, mask_out: Path | None = None, **options) -> Certificate:
+def reface_file(source: Path, target: Path, *, mask_out: Path | None = None, **options) -> Judged:
     """Reface one file into another, atomically; ``options`` are those of `reface`.
 
     Raises
@@ -188,14 +234,14 @@ def reface_file(source: Path, target: Path, *, mask_out: Path | None = None, **o
     if mask_out and mask_out.resolve() == target.resolve():
         raise OutputError(f"{target}: image and mask would be the same file; choose another name for one")
     defaults = {"seed": 0, "participant": None, "mode": "face", "regions": ("face", "ears"), "device": "cpu"}
-    options = {**defaults, "weights": None, "force": False, **options}
+    options = {**defaults, "weights": None, "force": False, "suffix": None, **options}
     with tempfile.TemporaryDirectory(prefix=".bids_cpmae_", dir=target.absolute().parent) as folder:
         names = (f"image_{target.name}", f"mask_{mask_out.name}" if mask_out else "mask.nii")
         made = _reface_into(Path(folder), source, *names, **options)
         if mask_out:
             publish_file(made.mask, mask_out)
         publish_file(made.image, target)
-    return made.certificate
+    return made.judged
 
 
 def _check_target(path: Path, source: Path) -> None:

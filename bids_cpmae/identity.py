@@ -1,4 +1,7 @@
-"""Who the new face is: one synthetic identity a participant, decided by a seed and the participant's label."""
+"""Who the new face is: one synthetic identity a participant, decided by a seed and the participant's label.
+
+What a file's name says of the scan is read here too, for files that lie in no BIDS dataset.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import re
 from pathlib import PurePath
 
+SUFFIX = re.compile(r"_([a-zA-Z0-9]+)\.nii(\.gz)?$")
 LABEL = re.compile(r"(?:^|_)sub-([a-zA-Z0-9+]+)(?=_)")
 
 
@@ -36,4 +40,10 @@ def noise_seed(seed: int, identity: int) -> int:
 def participant_of(name: str | PurePath | None) -> str | None:
     """The participant's label in a BIDS file name, or None."""
     found = LABEL.search(PurePath(name).name) if name else None
+    return found.group(1) if found else None
+
+
+def suffix_of(name: str | PurePath | None) -> str | None:
+    """The suffix in a BIDS file name, such as T1w, or None."""
+    found = SUFFIX.search(PurePath(name).name) if participant_of(name) else None
     return found.group(1) if found else None

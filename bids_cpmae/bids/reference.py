@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 REFERENCE = "T1w"
+ON_AVERAGE_HEAD = "no T1w scan could be used, so the face was drawn on an average head laid on this scan"
 # without any T1w scan, these are tried first
 NEXT = ("UNIT1", "T2w", "FLAIR", "PDw")
 # files that differ in nothing but these entities come from one acquisition: one alignment, one mask, one face

@@ -119,6 +119,14 @@ def judge(measures: dict[str, float]) -> tuple[str, str]:
     return PASS, ""
 
 
+def judged_with(review: str, measures: dict[str, float]) -> tuple[str, str]:
+    """`judge`, and REVIEW at best where there is a reason to look at a scan whatever its measures say."""
+    verdict, reason = judge(measures)
+    if review and verdict in (PASS, REVIEW):
+        return REVIEW, "; ".join(filter(None, (review, "look at it", reason)))
+    return verdict, reason
+
+
 def refuse_failed(measures: dict[str, float], name: str) -> None:
     """Stop before anything is published, or before the dear steps, where the measures so far say FAIL.
 

@@ -18,6 +18,7 @@ from bids_cpmae.imaging.template import REGISTRATION_MARGIN_MM, load_template
 
 RING_MM = 24.0
 FRAME_MARGIN_MM = 16
+KNOWN = 0.9
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class HeadFrame:
             )  # fmt: skip
 
 
-def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> HeadFrame:
+def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, seed: int = 0) -> HeadFrame:
     """Blank the mask, then register and resample: the result is a function of the other voxels alone.
 
     Parameters
@@ -70,6 +71,8 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> He
     source : SourceImage
     mask : ndarray (X, Y, Z), bool
         True = to be replaced, never read.
+    alike : bool
+        The scan shows tissues as a T1w scan does.
     seed : int
         Of the registration.
 
@@ -85,10 +88,12 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, seed: int = 0) -> He
     template = load_template()
     blanked = np.where(mask, 0, source.data).astype(np.float32)
     scan = coarse_scan(blanked, source.affine)
+    # what is blank looks like air; tissues that look alike bear that, others are led astray by it
+    known = None if alike else coarse_scan((~mask).astype(np.float32), source.affine).data > KNOWN
     with scratch_folder() as folder:
         found = register(
             template.grid, scan, folder=Path(folder), fixed_mask=template.alignment_region(),
-            fixed_box=template.head_box(REGISTRATION_MARGIN_MM), seed=seed,
+            fixed_box=template.head_box(REGISTRATION_MARGIN_MM), moving_mask=known, alike=alike, seed=seed,
         )  # fmt: skip
         to_scan = found.fixed_to_moving(head_affine(int(FIELD_MM)), head_shape(int(FIELD_MM)))
         to_head = found.moving_to_fixed(*map_grid(source))

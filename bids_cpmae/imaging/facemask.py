@@ -69,6 +69,7 @@ def locate_face(
     *,
     mode: str = "face",
     regions: tuple[str, ...] = ("face", "ears"),
+    alike: bool = True,
     seed: int = 0,
 ) -> FaceLocation:
     """Register the template to a scan and carry its masks over.
@@ -80,6 +81,8 @@ def locate_face(
         ``head`` takes everything but the brain and its margin, the paper's setting.
     regions : tuple of {"face", "ears"}
         What face mode replaces.
+    alike : bool
+        The scan shows tissues as a T1w scan does.
     seed : int
         Of the registration.
 
@@ -96,8 +99,9 @@ def locate_face(
     scan = coarse_scan(source.data, source.affine)
     with scratch_folder() as folder:
         found = register(
-            template.grid, scan, folder=Path(folder), fixed_box=template.head_box(REGISTRATION_MARGIN_MM), seed=seed
-        )
+            template.grid, scan, folder=Path(folder), fixed_box=template.head_box(REGISTRATION_MARGIN_MM), alike=alike,
+            seed=seed,
+        )  # fmt: skip
         to_head = found.moving_to_fixed(*map_grid(source))
     located = carry_face(source, to_head, mode=mode, regions=regions, scan=scan)
     return replace(located, measures={"registration_correlation": round(found.similarity, 4), **located.measures})

@@ -5,6 +5,7 @@ ANTs itself works in LPS; volumes are handed over with the first two axes of the
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ REGISTRATION_MM = 4.0
 # all; mean squares in place of mutual information, as fast, lose the brain where contrast is another
 SYN_ITERATIONS, SYN_STEP = (30, 3), 0.25
 START_PITCHES = (0.0, -20.0, 20.0)
+# a field of view that ends at the nose has its middle elsewhere, and another contrast does not forgive that
+START_RISES, OTHER_START_RISES = (0.0,), (0.0, 30.0, -30.0)
+GOOD_START = 0.75
+GREY_LEVELS = 32
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Registration:
     forward, inverse : list of str
         In ANTs' order; ``forward`` warps the moving image onto the fixed one.
     similarity : float
-        Pearson correlation of the fixed and the warped moving image inside the fixed mask (or everywhere).
+        Of the fixed and the warped moving image inside the fixed mask (or everywhere): Pearson's correlation, or the
+        root of the correlation ratio where contrasts differ.
     """
 
     forward: list[str]
@@ -98,13 +104,13 @@ def set_repeatable(seed: int) -> None:
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = os.environ.get("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 
-def write_starts(fixed, moving, folder: Path):
-    """Candidate rigid starts: centres of mass brought together, and the head nodded about the left-right axis."""
+def write_starts(fixed, moving, folder: Path, rises: tuple[float, ...] = START_RISES):
+    """Candidate rigid starts: centres of mass brought together, raised in mm, and the head nodded about its ears."""
     import ants
 
     centre_fixed = np.array(ants.get_center_of_mass(fixed))
     centre_moving = np.array(ants.get_center_of_mass(moving))
-    for pitch in START_PITCHES:
+    for rise, pitch in itertools.product(rises, START_PITCHES):
         angle = np.deg2rad(pitch)
         cos, sin = np.cos(angle), np.sin(angle)
         matrix = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
@@ -114,20 +120,26 @@ def write_starts(fixed, moving, folder: Path):
             dimension=3,
             matrix=matrix,
             center=centre_fixed,
-            translation=centre_moving - centre_fixed,
+            translation=centre_moving - centre_fixed + [0, 0, rise],
         )
-        name = str(folder / f"start{pitch:+.0f}.mat")
+        name = str(folder / f"start{rise:+.0f}{pitch:+.0f}.mat")
         ants.write_transform(transform, name)
         yield name
 
 
-def _similarity(fixed, warped, mask=None) -> float:
+def _similarity(fixed, warped, mask=None, *, alike: bool = True) -> float:
     a, b = fixed.numpy(), warped.numpy()
     keep = np.ones(a.shape, bool) if mask is None else mask.numpy() > 0
+    # what is unknown of an image in another contrast is zero, and says nothing
+    keep = keep if alike else keep & (b > 0)
     a, b = a[keep], b[keep]
-    if a.std() == 0 or b.std() == 0:
+    if a.size == 0 or a.std() == 0 or b.std() == 0:
         return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
+    if alike:
+        return float(np.corrcoef(a, b)[0, 1])
+    level = np.digitize(a, np.unique(np.quantile(a, np.linspace(0, 1, GREY_LEVELS + 1)[1:-1])))
+    mean = np.bincount(level, b) / np.maximum(np.bincount(level), 1)
+    return float(mean[level].std() / b.std())
 
 
 def register(
@@ -137,6 +149,8 @@ def register(
     folder: Path,
     fixed_mask: np.ndarray | None = None,
     fixed_box: tuple[slice, ...] | None = None,
+    moving_mask: np.ndarray | None = None,
+    alike: bool = True,
     deformable: bool = True,
     seed: int = 0,
 ) -> Registration:
@@ -152,6 +166,11 @@ def register(
         Voxels of ``fixed`` that may speak (True = used); everywhere if not given.
     fixed_box : tuple of slice, optional
         Voxels of ``fixed`` that SyN looks at, which spares it the air; all of them if not given.
+    moving_mask : ndarray of bool, optional
+        Voxels of ``moving`` that may speak, likewise.
+    alike : bool
+        Tissues look alike in both. Else more starts are tried, and judged whatever the contrasts, by the correlation
+        ratio (Roche et al. 1998) where both images are known.
     deformable : bool
         Follow the affine by SyN.
     seed : int
@@ -167,32 +186,43 @@ def register(
     folder = Path(folder)
     seen = None if fixed_mask is None else Grid(fixed_mask.astype(np.float32), fixed.affine)
     (target, mask), source = _target(fixed, seen), moving.coarser().to_ants()
-    best = None
-    for number, start in enumerate(write_starts(target, source, folder)):
-        rigid = ants.registration(
-            target, source, "Rigid", initial_transform=start, outprefix=str(folder / f"rigid{number}_"),
-            aff_iterations=(100, 50), aff_shrink_factors=(3, 2), aff_smoothing_sigmas=(1.5, 1), mask=mask,
-            mask_all_stages=True,
+    masks = {"mask_all_stages": True}
+    if moving_mask is not None:
+        masks["moving_mask"] = _coarse_mask(Grid(moving_mask.astype(np.float32), moving.affine))
+
+    def rigid(start: str, name: str) -> dict:
+        return ants.registration(
+            target, source, "Rigid", initial_transform=start, outprefix=str(folder / f"{name}_rigid_"),
+            aff_iterations=(100, 50), aff_shrink_factors=(3, 2), aff_smoothing_sigmas=(1.5, 1), mask=mask, **masks,
         )  # fmt: skip
-        score = _similarity(target, rigid["warpedmovout"], mask)
+
+    def affine(found: dict, name: str) -> dict:
+        return ants.registration(
+            target, source, "Affine", initial_transform=found["fwdtransforms"],
+            outprefix=str(folder / f"{name}_affine_"), aff_iterations=(150, 60), aff_shrink_factors=(2, 1),
+            aff_smoothing_sigmas=(1, 0.5), mask=mask, **masks,
+        )  # fmt: skip
+
+    best = None
+    for start in write_starts(target, source, folder, START_RISES if alike else OTHER_START_RISES):
+        found = rigid(start, Path(start).stem)
+        # rigid starts in another contrast are as good or bad as one another until the size fits
+        found = found if alike else affine(found, Path(start).stem)
+        score = _similarity(target, found["warpedmovout"], mask, alike=alike)
         if best is None or score > best[0]:
-            best = (score, rigid["fwdtransforms"])
-        if best[0] > 0.75:
+            best = (score, found)
+        if alike and score > GOOD_START:
             break
-    result = ants.registration(
-        target, source, "Affine", initial_transform=best[1], outprefix=str(folder / "affine_"),
-        aff_iterations=(150, 60), aff_shrink_factors=(2, 1), aff_smoothing_sigmas=(1, 0.5), mask=mask,
-        mask_all_stages=True,
-    )  # fmt: skip
+    result = affine(best[1], "best") if alike else best[1]
     if deformable:
         if fixed_box is not None:
             target, mask = _target(fixed.part(fixed_box), seen and seen.part(fixed_box))
         result = ants.registration(
             target, source, "SyNOnly", initial_transform=result["fwdtransforms"],
             outprefix=str(folder / "syn_"), reg_iterations=SYN_ITERATIONS, grad_step=SYN_STEP,
-            syn_metric="mattes", syn_sampling=32, flow_sigma=3, total_sigma=0.5, mask=mask, mask_all_stages=True,
+            syn_metric="mattes", syn_sampling=32, flow_sigma=3, total_sigma=0.5, mask=mask, **masks,
         )  # fmt: skip
-    similarity = _similarity(target, result["warpedmovout"], mask)
+    similarity = _similarity(target, result["warpedmovout"], mask, alike=alike)
     return Registration(list(result["fwdtransforms"]), list(result["invtransforms"]), similarity)
 
 
@@ -201,8 +231,12 @@ def _target(fixed: Grid, seen: Grid | None):
     image = fixed.coarser().to_ants()
     if seen is None:
         return image, None
+    return image, _coarse_mask(seen)
+
+
+def _coarse_mask(seen: Grid):
     coarse = seen.coarser()
-    return image, Grid((coarse.data > 0.5).astype(np.float32), coarse.affine).to_ants()
+    return Grid((coarse.data > 0.5).astype(np.float32), coarse.affine).to_ants()
 
 
 def scratch_folder():

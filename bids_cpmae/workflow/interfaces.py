@@ -18,7 +18,8 @@ from nipype.interfaces.base import (
 )
 
 from bids_cpmae import __version__
-from bids_cpmae.bids.verdicts import PASS, REVIEW, Verdict, judge, refuse_failed, verdict_of, without_paths
+from bids_cpmae.bids.reference import REFERENCE
+from bids_cpmae.bids.verdicts import Verdict, judged_with, refuse_failed, verdict_of, without_paths
 from bids_cpmae.errors import OutputError, reason_of
 
 
@@ -132,7 +133,9 @@ class LocateFace(ScanInterface):
         from bids_cpmae.imaging.facemask import locate_face
 
         source = first_look(self.inputs)
-        located = locate_face(source, mode=self.inputs.mode, regions=tuple(self.inputs.regions))
+        located = locate_face(
+            source, mode=self.inputs.mode, regions=tuple(self.inputs.regions), alike=self.inputs.suffix == REFERENCE
+        )
         return keep_location(source, located, folder, look_at_face(self.inputs, source, located))
 
 
@@ -154,8 +157,11 @@ class AlignHead(ScanInterface):
         from bids_cpmae.imaging.align import align_blanked, stand_in
         from bids_cpmae.imaging.nifti import load_source
 
-        frame = align_blanked(load_source(self.inputs.in_file), load_mask(self.inputs.mask_file))
-        frame = stand_in(frame) if self.inputs.stand_in else frame
+        foreign = self.inputs.stand_in
+        frame = align_blanked(
+            load_source(self.inputs.in_file), load_mask(self.inputs.mask_file), alike=not foreign
+        )
+        frame = stand_in(frame) if foreign else frame
         return {"frame_file": str(frame.save(folder / "frame.npz"))}
 
 
@@ -321,8 +327,6 @@ class PublishScan(ScanInterface):
             settings=dict(self.inputs.settings), regions=" and ".join(self.inputs.regions),
         )  # fmt: skip
         measures = dict(self.inputs.measures)
-        verdict, reason = judge(measures)
-        if self.inputs.review and verdict in (PASS, REVIEW):
-            verdict, reason = REVIEW, "; ".join(filter(None, (self.inputs.review, reason)))
+        verdict, reason = judged_with(self.inputs.review, measures)
         path = Verdict(**scan, verdict=verdict, reason=reason, measures=measures).save(Path(self.inputs.verdict_file))
         return {"verdict_file": str(path)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nipype.pipeline import engine as pe
 
-from bids_cpmae.bids.reference import NO_MAGNITUDE, REFERENCE, Scan, needed
+from bids_cpmae.bids.reference import NO_MAGNITUDE, ON_AVERAGE_HEAD, REFERENCE, Scan, needed
 from bids_cpmae.bids.sidecar import RAW, raw_metadata
 from bids_cpmae.identity import identity_seed, noise_seed
 from bids_cpmae.workflow.scan import ScanPlan, init_carried_scan_wf, init_reference_scan_wf
@@ -100,10 +100,10 @@ def _review(scan: Scan) -> str:
     """Why a scan must be looked at whatever its measures say."""
     told = []
     if scan.origin.suffix != REFERENCE:
-        told.append("no T1w scan could be used, so the face was drawn on an average head laid on this scan")
+        told.append(ON_AVERAGE_HEAD)
     if scan.reference and not scan.lead and _trusted(scan) and scan.series != scan.reference.series:
         told.append("a scan without magnitudes was aligned by its header alone")
-    return f"{'; '.join(told)}; look at it" if told else ""
+    return "; ".join(told)
 
 
 def _connect(workflow: pe.Workflow, parts: dict, scan: Scan) -> None:
