@@ -12,13 +12,14 @@ import numpy as np
 
 from bids_cpmae.bids.publish import publish_file
 from bids_cpmae.bids.reference import ON_AVERAGE_HEAD, REFERENCE
-from bids_cpmae.bids.verdicts import judged_with, refuse_failed
+from bids_cpmae.bids.verdicts import MEASURES, judged_with, refuse_failed
 from bids_cpmae.errors import ExitCode, InputError, OutputError
 from bids_cpmae.identity import identity_seed, noise_seed, participant_of, suffix_of
 from bids_cpmae.imaging.align import align_blanked, resample_to_scan, stand_in
 from bids_cpmae.imaging.certify import Certificate, certify
 from bids_cpmae.imaging.contrast import Anatomy, Stage
 from bids_cpmae.imaging.facemask import locate_face
+from bids_cpmae.imaging.look import ANATOMICAL
 from bids_cpmae.imaging.nifti import SourceImage, load_source, save_like, save_mask
 from bids_cpmae.imaging.quality import measure_quality
 from bids_cpmae.imaging.recolour import compose_series, recolour
@@ -32,23 +33,23 @@ class Judged:
 
     Attributes
     ----------
-    verdict : {"PASS", "REVIEW"}
-        As in a run's table of verdicts; a scan that fails is not refaced.
-    reason : str
-        What to look at, where it is not PASS.
     certificate : Certificate
     measures : dict of str to float
         By the names of `bids_cpmae.bids.verdicts.MEASURES`.
+    verdict : {"PASS", "REVIEW"}
+        By these measures; a scan that fails is not refaced.
+    reason : str
+        What to look at, where it is not PASS.
     """
 
-    verdict: str
-    reason: str
     certificate: Certificate
     measures: dict[str, float]
+    verdict: str
+    reason: str
 
 
 @dataclass(frozen=True)
-class Refaced(Judged):
+class Refaced:
     """A scan with another face.
 
     Attributes
@@ -57,10 +58,16 @@ class Refaced(Judged):
         Type, scaling and geometry as the source's.
     mask : Nifti1Image
         uint8, 1 = replaced.
+    certificate, measures, verdict, reason
+        As in `Judged`.
     """
 
     image: nib.Nifti1Image
     mask: nib.Nifti1Image
+    certificate: Certificate
+    measures: dict[str, float]
+    verdict: str
+    reason: str
 
 
 def replace_face(
@@ -157,8 +164,8 @@ def reface(
     force : bool
         Reface what screening would leave alone.
     suffix : str, optional
-        BIDS suffix, which names the contrast; read from a BIDS file name if not given, T1w without one. The new face
-        of another contrast is drawn without a T1w scan, which a BIDS run would use: the verdict is REVIEW.
+        BIDS suffix, which names the contrast; read from a BIDS file name if not given, T1w where that names none. The
+        face of another contrast is drawn without a T1w scan, which a BIDS run would use: the verdict is REVIEW.
 
     Returns
     -------
@@ -176,7 +183,7 @@ def reface(
         )  # fmt: skip
         images = [made.kind.from_bytes(path.read_bytes()) for path in (made.image, made.mask)]
     said = made.judged
-    return Refaced(said.verdict, said.reason, said.certificate, said.measures, *images)
+    return Refaced(*images, said.certificate, said.measures, said.verdict, said.reason)
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,8 @@ def _reface_into(
     source = load_source(image)
     origin = source.path or (image.get_filename() if hasattr(image, "get_filename") else None)
     identity = identity_seed(seed, participant or participant_of(origin))
-    suffix = suffix or suffix_of(origin) or REFERENCE
+    named = suffix_of(origin)
+    suffix = suffix or (named if named in ANATOMICAL else REFERENCE)
     screen(source, suffix=suffix, force=force)
     located = locate_face(source, mode=mode, regions=tuple(regions), alike=suffix == REFERENCE)
     measures = {**located.measures, **screen_located(source, located, force=force)}
@@ -207,10 +215,11 @@ def _reface_into(
     certificate = certify(source, written, located.mask, located.brain)
     found = measure_quality(source, stored, located.mask, to_head=located.to_head, regions=tuple(regions))
     measures = {**measures, **composed, **certificate.as_dict(), **found}
+    measures = {name: measures[name] for name in MEASURES if name in measures}
     refuse_failed(measures, named)
     verdict, reason = judged_with("" if suffix == REFERENCE else ON_AVERAGE_HEAD, measures)
     kind = nib.Nifti2Image if isinstance(source.header, nib.Nifti2Header) else nib.Nifti1Image
-    return _Made(written, mask, Judged(verdict, reason, certificate, measures), kind)
+    return _Made(written, mask, Judged(certificate, measures, verdict, reason), kind)
 
 
 def reface_file(source: Path, target: Path, *, mask_out: Path | None = None, **options) -> Judged:

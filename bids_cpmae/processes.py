@@ -31,6 +31,13 @@ def bind() -> None:
         os._exit(1)
 
 
+def one_thread() -> None:
+    """Reckon in one thread; what the processes of an evaluation do first, which are as many as there are cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def _leave_with(run) -> None:
     run.join()
     os._exit(1)

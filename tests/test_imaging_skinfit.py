@@ -21,6 +21,16 @@ def test_a_new_skin_meets_the_old_one_where_the_mask_ends(spacing):
     np.testing.assert_allclose(meet_skin(new, new, inside, 100.0, np.full(3, spacing)), new, atol=1e-3)
 
 
+def test_skins_that_lie_closer_than_is_worth_moving_stay():
+    """The new skin 0.03 mm off where the mask ends: nothing moves, and nothing is sought at no place."""
+    from bids_cpmae.imaging.skinfit import _moved
+
+    new = np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
+    height = np.broadcast_to(np.arange(16.0) - 8, new.shape).astype(np.float32)
+    apart = np.full(new.shape, 0.03, np.float32)
+    assert _moved(new, np.ones(3, int), height, apart, np.ones_like(apart), np.ones(3)) is new
+
+
 def test_a_new_scalp_covers_the_kept_shell():
     """Head mode: a new head whose skin lies 2 mm inside the kept shell on one side is moved out there alone."""
     x, y, z = np.mgrid[:64, :64, :64] - 32.0

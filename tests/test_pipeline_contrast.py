@@ -14,7 +14,7 @@ from bids_cpmae.imaging.registration import Grid, _similarity
     "name, suffix",
     [
         ("a/sub-01_T2w.nii.gz", "T2w"), ("sub-01_ses-2_acq-x_FLAIR.nii", "FLAIR"), ("sub-01_T1w.nii.gz", "T1w"),
-        ("head_T2w.nii.gz", None), ("sub-01_T2w.json", None), ("", None), (None, None),
+        ("sub-01_mprage.nii", "mprage"), ("head_T2w.nii.gz", None), ("sub-01_T2w.json", None), ("", None), (None, None),
     ],
 )  # fmt: skip
 def test_a_bids_name_tells_the_contrast(name, suffix):

@@ -17,6 +17,8 @@ from bids_cpmae.errors import OutputError
 PARTIAL = ".partial"
 # a run that begins takes away what killed ones have left; what another was just writing is then written once more
 ATTEMPTS = 10
+# a participant's first image may come with its own folder, the session's and the participant's, in the derivative's
+NEW_FOLDERS = 4
 
 
 def beside(target: Path) -> Path:
@@ -62,7 +64,7 @@ def put_files(
             with _written(files) as partials:
                 if partials:
                     change(partials)
-                    _settle({target.parent for target in partials})
+                    _settle(partials)
                 return bool(partials)
         except OSError as error:
             if not isinstance(error, FileNotFoundError) or attempt == ATTEMPTS:
@@ -71,9 +73,9 @@ def put_files(
     raise AssertionError("unreachable")
 
 
-def _settle(folders: Iterable[Path]) -> None:
-    """Have the new names in folders on the disk, so that they outlast a power cut in the order they were given."""
-    for folder in folders:
+def _settle(targets: Iterable[Path]) -> None:
+    """Have new names, and those of the folders above that may be new, on the disk before anything else is written."""
+    for folder in sorted({above for target in targets for above in target.parents[:NEW_FOLDERS]}, reverse=True):
         # some file systems know no such thing, and nothing can be done about it
         with suppress(OSError):
             number = os.open(folder, os.O_RDONLY)

@@ -17,7 +17,7 @@ LOGS = "logs"
 TABLE = "desc-refacing_verdicts"
 MEASURES = {
     "registration_correlation": "Pearson correlation of the scan and what it was registered to: the template, or its "
-    "reference seen in its contrast",
+    "reference (without a T1w scan, an average head) seen in its contrast",
     "mask_share": "Share of the field of view that was replaced",
     "brain_ml": "Volume of the registered template brain in ml",
     "brain_signal": "Share of the registered brain that is as bright as tissue",

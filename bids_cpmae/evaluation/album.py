@@ -18,6 +18,7 @@ from bids_cpmae.errors import ExitCode, InputError, ScanError
 from bids_cpmae.imaging import rendering
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.rendering import View
+from bids_cpmae.processes import one_thread
 
 LOG = logging.getLogger("bids_cpmae")
 
@@ -74,7 +75,7 @@ def _code() -> str:
 
 def draw_all(album: Album, scans: dict[str, Path], views: Sequence[View], *, nprocs: int = 1, what: str) -> None:
     """Draw many scans beforehand, several at a time, with a line of progress now and then."""
-    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         futures = [pool.submit(_draw, album, path, tuple(views)) for path in scans.values()]
         for number, future in enumerate(futures, 1):
             future.result()

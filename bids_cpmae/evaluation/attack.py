@@ -33,6 +33,7 @@ from bids_cpmae.imaging.headspace import CoordinateMap, head_affine
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.rendering import View
 from bids_cpmae.imaging.resample import resample
+from bids_cpmae.processes import one_thread
 
 LOG = logging.getLogger("bids_cpmae")
 ATTACKERS = ("similarity", "skin", "restoration")
@@ -41,6 +42,8 @@ TEST_SHARE = 0.35
 SIZE = 96
 # depth maps of the skin in mm: what is drawn of them, and the order in which the network for pictures wants them
 DEEPEST_MM, SKIN_SIDES = 160.0, (1, 0, 2)
+# an original is shown to the network as another look at the same head would show it: nearer or further, and noisy
+ANOTHER_LOOK_MM, LOOK_NOISE_MM = 2.0, 1.0
 # yaw, pitch and light; three from the front, then three from the side. The same head is never drawn twice alike
 GALLERY_POSES = (
     (0, 0, (0.2, 0.5, 1)), (8, -4, (-0.2, 0.4, 1)), (-8, 3, (0.5, 0.3, 1)),
@@ -221,7 +224,7 @@ def _crop_all(crops: FaceCrops, nprocs: int) -> None:
         (crops, person, (*(scans[person] for scans in comparison.methods.values()), None))
         for person in comparison.people
     ]
-    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         for number, _ in enumerate(pool.map(_crop_person, tasks), 1):
             if number % 5 == 0 or number == len(tasks):
                 LOG.info("restoration: %d of %d people aligned", number, len(tasks))
@@ -279,19 +282,28 @@ def skin_picture(depth: np.ndarray) -> np.ndarray:
     return 255 * np.where(face_pixels(), deep, 0)[list(SKIN_SIDES)].astype(np.float32)
 
 
+def another_look(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Depth maps (3, U, V) in mm as of another scan of the same head, laid a little amiss."""
+    aside = rng.integers(-1, 2, 2)
+    moved = np.roll(depth, aside, axis=(1, 2)) + rng.uniform(-ANOTHER_LOOK_MM, ANOTHER_LOOK_MM)
+    return moved + LOOK_NOISE_MM * rng.standard_normal(depth.shape)
+
+
 def attack_skin(
     comparison: Comparison, split: tuple[list[str], list[str]], settings: SimilaritySettings, *, nprocs: int = 1
 ) -> dict[str, SimilarityOutcome]:
     """Measure everybody's skin and train the attacker for each method on where face mode replaces it."""
     from bids_cpmae.evaluation.survey import Surveyor, measure_depths
 
-    surveyor, people = Surveyor(comparison.work), comparison.people
+    surveyor, people, rng = Surveyor(comparison.work), comparison.people, np.random.default_rng(comparison.seed)
     measure_depths(surveyor, [path for scans in comparison.methods.values() for path in scans.values()], nprocs=nprocs)
     pictures = {
         name: {person: skin_picture(surveyor.depth(scans[person])) for person in people}
         for name, scans in comparison.methods.items()
     }
     own = pictures[ORIGINAL]
+    scans = comparison.methods[ORIGINAL]
+    pictures[ORIGINAL] = {person: skin_picture(another_look(surveyor.depth(scans[person]), rng)) for person in people}
     said = {"settings": settings.as_dict(), "train": split[0], "test": split[1], "seed": comparison.seed}
     outcomes = {}
     for name, probes in pictures.items():

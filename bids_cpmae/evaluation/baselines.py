@@ -23,6 +23,7 @@ from scipy.ndimage import gaussian_filter
 from bids_cpmae.errors import CPMAEError, ExitCode, InputError, ScanError
 from bids_cpmae.identity import identity_seed, noise_seed
 from bids_cpmae.imaging.nifti import SourceImage, load_source, save_like
+from bids_cpmae.processes import one_thread
 
 LOG = logging.getLogger("bids_cpmae")
 BLUR_MM = 8.0
@@ -216,7 +217,7 @@ def make_all(
     if nprocs == 1:
         results = map(_make_person, tasks)
         return _gather(results, found, len(tasks))
-    with ProcessPoolExecutor(nprocs, mp_context=get_context("forkserver"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(nprocs, mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         return _gather(pool.map(_make_person, tasks), found, len(tasks))
 
 
@@ -226,12 +227,6 @@ def _gather(results, found: dict, count: int) -> dict:
             found[name][person] = path
         LOG.info("%s de-identified in %d ways (%d of %d)", person, len(files), number, count)
     return found
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _make_person(task: tuple) -> tuple[str, dict[str, Path]]:

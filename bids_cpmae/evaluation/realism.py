@@ -28,6 +28,7 @@ from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.nifti import SourceImage, load_source
 from bids_cpmae.imaging.rendering import head_surface
 from bids_cpmae.imaging.seam import border_step, noise_level
+from bids_cpmae.processes import one_thread
 
 BANDS = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35)
 FEATHER_MM = 8.0
@@ -146,7 +147,7 @@ def variety(comparison: Comparison, count: int, *, nprocs: int = 1) -> dict[str,
     """
     person = comparison.people[0]
     pixels, surveyor = face_pixels(), Surveyor(comparison.work)
-    with ProcessPoolExecutor(nprocs, mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(nprocs, mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         real = list(pool.map(partial(surveyor.depth, scaled=True), comparison.originals.values()))
     new = new_faces(Subject(person, comparison.originals[person], comparison.work, comparison.seed), count)
     apart = [depth_distance(a, b, pixels) for a, b in combinations(new, 2)]

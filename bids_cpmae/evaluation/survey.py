@@ -34,6 +34,7 @@ from bids_cpmae.imaging.registration import register, scratch_folder
 from bids_cpmae.imaging.rendering import Surface, head_surface
 from bids_cpmae.imaging.skin import REGIONS, region_of
 from bids_cpmae.imaging.template import load_template
+from bids_cpmae.processes import one_thread
 
 LOG = logging.getLogger("bids_cpmae")
 MAP_MM = 8.0
@@ -159,7 +160,7 @@ def _measure_depth(task: tuple[Surveyor, Path]) -> None:
 
 def measure_depths(surveyor: Surveyor, scans: list[Path], *, nprocs: int = 1) -> None:
     """Measure the depth of many skins beforehand, several at a time."""
-    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         for number, _ in enumerate(pool.map(_measure_depth, [(surveyor, path) for path in scans]), 1):
             if number % 10 == 0 or number == len(scans):
                 LOG.info("skin: depth of %d of %d heads measured", number, len(scans))
@@ -183,7 +184,7 @@ def survey(comparison: Comparison, *, nprocs: int = 1) -> tuple[list[Outcome], l
     ]
     strangers = [path for person, path in comparison.originals.items() if person not in comparison.people]
     changes: Changes = {}
-    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         for person, found in zip(comparison.people, pool.map(_survey_person, tasks), strict=True):
             changes.update({(method, person): change for method, change in zip(others, found, strict=True)})
             LOG.info("skin: %s measured in %d versions", person, len(found))

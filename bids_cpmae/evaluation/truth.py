@@ -27,6 +27,7 @@ from bids_cpmae.imaging.headspace import apply_affine, covering_grid
 from bids_cpmae.imaging.registration import Grid
 from bids_cpmae.imaging.resample import downsample
 from bids_cpmae.imaging.template import load_template
+from bids_cpmae.processes import one_thread
 
 LOG = logging.getLogger("bids_cpmae")
 MAPS = ("02", "06", "08", "10", "12", "17")
@@ -133,7 +134,7 @@ def main(args: argparse.Namespace) -> int:
     ]
     tasks = [(path, load_template().grid, args.work_dir / "utility", args.seed) for *_, path in everything]
     results = []
-    with ProcessPoolExecutor(max(1, args.nprocs), mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(max(1, args.nprocs), mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         for (method, person, _), products in zip(everything, pool.map(_process_one, tasks), strict=True):
             results.append((method, person, products.failures, hold_against(products, *truths[person])))
             LOG.info("truth: %d of %d scans processed", len(results), len(tasks))

@@ -25,6 +25,7 @@ from bids_cpmae.imaging.headspace import apply_affine, covering_grid
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.registration import Grid
 from bids_cpmae.imaging.resample import resample
+from bids_cpmae.processes import one_thread
 
 LOG = logging.getLogger("bids_cpmae")
 QUALITY = ("snr_total", "cjv", "cnr", "efc", "fber", "wm2max")
@@ -152,7 +153,7 @@ def measure(comparison: Comparison, reference: Grid, *, nprocs: int = 1, iterati
         for person in comparison.people
         for scans in comparison.methods.values()
     ]
-    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(max(1, nprocs), mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         for number, _ in enumerate(pool.map(_process_one, tasks), 1):
             LOG.info("utility: %d of %d scans processed", number, len(tasks))
     results = []

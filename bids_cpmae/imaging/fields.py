@@ -13,10 +13,10 @@ def block_size(size_mm: float, spacing: np.ndarray) -> np.ndarray:
 
 
 def blocks(volume: np.ndarray, block: np.ndarray, reduce: str = "mean") -> np.ndarray:
-    """A volume (X, Y, Z) reduced block by block: ``mean``, ``sum`` or ``max``, filled up with zeros at the end."""
+    """A floating volume (X, Y, Z) reduced block by block: ``mean``, ``sum`` or ``max``, with zeros at its ends."""
     if np.any(volume.shape % block):
         volume = np.pad(volume, [(0, int(-n % b)) for n, b in zip(volume.shape, block)])
-    combine = np.maximum if reduce == "max" else np.add
+    combine = {"mean": np.add, "sum": np.add, "max": np.maximum}[reduce]
     # axis by axis, which NumPy does several times as fast as all at once
     for axis, size in enumerate(block):
         first, *others = (volume[(slice(None),) * axis + (slice(start, None, size),)] for start in range(size))

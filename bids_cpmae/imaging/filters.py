@@ -39,7 +39,7 @@ def gaussian(
         Of the volume's type.
     """
     count = threads()
-    if count == 1 or volume.size < LEAST_VOXELS:
+    if count == 1 or volume.size < LEAST_VOXELS or not np.any(sigma):
         return gaussian_filter(volume, sigma, mode=mode, truncate=truncate)
     with ThreadPoolExecutor(count) as pool:
         for axis, width in enumerate(np.broadcast_to(sigma, volume.ndim)):

@@ -107,6 +107,8 @@ def _moved(
     normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
     shift = np.stack([enlarge(apart * part, block, new.shape) for part in normal])
     moving = np.any(np.abs(shift) > STILL_MM, axis=0)
+    if not moving.any():
+        return new
     index = np.argwhere(moving).astype(np.float32) - shift[:, moving].T / spacing.astype(np.float32)
     out = new.copy()
     out[moving] = sample_points(new[None], index, outside="edge")[:, 0]

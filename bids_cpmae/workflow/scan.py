@@ -9,7 +9,7 @@ from pathlib import Path
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from bids_cpmae.bids.reference import NO_MAGNITUDE, shape_of
+from bids_cpmae.bids.reference import NO_MAGNITUDE, REFERENCE, shape_of
 from bids_cpmae.workflow.carried import AlignToReference, CarryMask, TranslateContrast
 from bids_cpmae.workflow.interfaces import (
     AlignHead,
@@ -109,7 +109,7 @@ def init_reference_scan_wf(
     ``outputnode.mask_file``, ``.brain_file``, ``.map_file``, ``.frame_file``, ``.head_file``
     """
     workflow, inputnode, outputnode = _start(plan, ())
-    foreign = plan.suffix != "T1w"
+    foreign = plan.suffix != REFERENCE
     locate_face = pe.Node(
         LocateFace(mode=plan.mode, regions=list(plan.regions), **_first(plan)),
         name="locate_face", mem_gb=REGISTRATION_GB,
