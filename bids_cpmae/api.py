@@ -202,8 +202,8 @@ def _reface_into(
     source = load_source(image)
     origin = source.path or (image.get_filename() if hasattr(image, "get_filename") else None)
     identity = identity_seed(seed, participant or participant_of(origin))
-    named = suffix_of(origin)
-    suffix = suffix or (named if named in ANATOMICAL else REFERENCE)
+    told = suffix_of(origin)
+    suffix = suffix or (told if told in ANATOMICAL else REFERENCE)
     screen(source, suffix=suffix, force=force)
     located = locate_face(source, mode=mode, regions=tuple(regions), alike=suffix == REFERENCE)
     measures = {**located.measures, **screen_located(source, located, force=force)}

@@ -244,6 +244,23 @@ def _remembered(work: Path, kind: type, arrays: Sequence[np.ndarray], said: dict
     return outcome
 
 
+def _told_apart(
+    comparison: Comparison,
+    split: tuple[list[str], list[str]],
+    settings: SimilaritySettings,
+    gallery: dict[str, np.ndarray],
+    probes: dict[str, np.ndarray],
+) -> SimilarityOutcome:
+    """How well the network tells whose probe is whose in the gallery; both hold pictures by person."""
+    said = {"settings": settings.as_dict(), "train": split[0], "test": split[1], "seed": comparison.seed}
+    return _remembered(
+        comparison.work, SimilarityOutcome, [*gallery.values(), *probes.values()], said,
+        lambda: similarity.run_attack(
+            gallery, probes, train_people=split[0], test_people=split[1], settings=settings, seed=comparison.seed
+        ),
+    )  # fmt: skip
+
+
 def attack_similarity(
     comparison: Comparison, split: tuple[list[str], list[str]], settings: SimilaritySettings, *, nprocs: int = 1
 ) -> dict[str, SimilarityOutcome]:
@@ -254,7 +271,6 @@ def attack_similarity(
     own = {person: comparison.methods[ORIGINAL][person] for person in people}
     draw_all(album, own, GALLERY_VIEWS + PROBE_VIEWS, nprocs=nprocs, what=ORIGINAL)
     gallery = {person: album(path, GALLERY_VIEWS) for person, path in own.items()}
-    said = {"settings": settings.as_dict(), "train": split[0], "test": split[1], "seed": comparison.seed}
     outcomes = {}
     for name, scans in comparison.methods.items():
         scans = {person: scans[person] for person in people}
@@ -262,12 +278,7 @@ def attack_similarity(
             draw_all(album, scans, PROBE_VIEWS, nprocs=nprocs, what=name)
         probes = {person: album(path, PROBE_VIEWS) for person, path in scans.items()}
         LOG.info("similarity against %s", name)
-        outcomes[name] = _remembered(
-            comparison.work, SimilarityOutcome, [*gallery.values(), *probes.values()], said,
-            lambda probes=probes: similarity.run_attack(
-                gallery, probes, train_people=split[0], test_people=split[1], settings=settings, seed=comparison.seed
-            ),
-        )  # fmt: skip
+        outcomes[name] = _told_apart(comparison, split, settings, gallery, probes)
     return outcomes
 
 
@@ -304,16 +315,10 @@ def attack_skin(
     own = pictures[ORIGINAL]
     scans = comparison.methods[ORIGINAL]
     pictures[ORIGINAL] = {person: skin_picture(another_look(surveyor.depth(scans[person]), rng)) for person in people}
-    said = {"settings": settings.as_dict(), "train": split[0], "test": split[1], "seed": comparison.seed}
     outcomes = {}
     for name, probes in pictures.items():
         LOG.info("skin of %s", name)
-        outcomes[name] = _remembered(
-            comparison.work, SimilarityOutcome, [*own.values(), *probes.values()], said,
-            lambda probes=probes: similarity.run_attack(
-                own, probes, train_people=split[0], test_people=split[1], settings=settings, seed=comparison.seed
-            ),
-        )  # fmt: skip
+        outcomes[name] = _told_apart(comparison, split, settings, own, probes)
     return outcomes
 
 
