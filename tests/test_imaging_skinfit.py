@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
+from bids_cpmae.imaging.skinfit import cover_bone, cover_kept, meet_skin
 
 
 @pytest.mark.parametrize("spacing", [1.0, 2.0])
@@ -73,3 +73,19 @@ def test_a_larger_head_is_met_over_the_skull_too():
 
     assert skin(scan) - skin(new) >= 3
     assert abs(skin(found) - skin(scan)) <= 1
+
+
+def test_no_kept_bone_of_a_forehead_is_left_bare():
+    """The scan's forehead stood out where the mask is and its bone is kept: the new head comes to lie over it."""
+    x, y, z = np.indices((96, 96, 96), np.float32)
+    far = np.sqrt((x - 48) ** 2 + (y - 20) ** 2 + (z - 20) ** 2)
+    scan, brain = head_of_layers(46), far < 32
+    inside = (far > 37) & (z < 44)
+    over = inside & (far > 37.5) & (far < 39) & (z > 30) & (z < 40) & (y > 30)
+    small, large = head_of_layers(36), head_of_layers(46, skull=100)
+    read = np.where(inside, np.nan, scan)
+    found = cover_bone(read, small, inside, 100.0, np.ones(3), brain)
+    assert small[over].max() == 0 and (found[over] > 50).mean() > 0.9
+    np.testing.assert_array_equal(cover_bone(read, large, inside, 100.0, np.ones(3), brain), large)
+    # dark and far from the brain it is an airway
+    np.testing.assert_array_equal(cover_bone(read, small, inside, 100.0, np.ones(3), far < 10), small)

@@ -21,6 +21,8 @@ RING_MM, NEAR_MM, APART_MM = (1.0, 10.0), 2.5, 8.0
 SCALES, FADE, DEPTH_MM = {4.0: 1.0, 8.0: 0.3, 16.0: 0.1}, 0.3, 15.0
 # head mode: skin and skull that cover everything kept, and how little the places count that they cover already
 SCALP_MM, BESIDE_BARE = 4.0, 0.2
+# what covers kept bone at least, so far from the brain
+BONE_MM, BRAIN_MM = 3.0, 20.0
 STILL_MM = 0.05
 
 
@@ -63,6 +65,40 @@ def meet_skin(
     seen = (off > low) & (off < high) & (np.abs(target) < NEAR_MM) & (np.abs(height) < APART_MM)
     apart, weight = np.where(seen, height - target, np.float32(0)), seen.astype(np.float32)
     return _moved(new, block, height, apart, weight, spacing)
+
+
+def cover_bone(
+    scan: np.ndarray, new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray, brain: np.ndarray
+) -> np.ndarray:
+    """The new head moved outwards where it would leave the kept skull of a forehead bare, or all but bare.
+
+    The scan's own forehead may have stood out further than the new one does: what then shows under the mask's border is
+    bone, or the sinus in it, as dark as air. `BONE_MM` of the new head are to lie over it.
+
+    Parameters
+    ----------
+    scan, new : ndarray (X, Y, Z), float32
+        What stands in ``scan`` under the mask is not read.
+    inside, brain : ndarray (X, Y, Z), bool
+        True = under the mask, and True = brain, near which what is dark is bone and no airway.
+    level : float
+        Typical value of tissue.
+    spacing : ndarray (3,)
+        In mm.
+    """
+    block = block_size(BLOCK_MM, spacing)
+    wide = spacing * block
+    masked = blocks(inside.astype(np.float32), block) > 0
+    core = blocks(brain.astype(np.float32), block) > 0.5
+    tissue = (blocks(np.where(inside, np.float32(0), scan), block) > EDGE * level) | core
+    solid = blocks(new, block) > EDGE * level
+    height = _height(np.where(masked, solid, tissue), wide)
+    border = ~masked & (distance_in(~masked, wide) < RING_MM[1])
+    bone = border & ~tissue & (distance_in(~core, wide) < BRAIN_MM) & (_height(masked | tissue, wide) < -BONE_MM)
+    bare = np.where(bone, np.clip(height + BONE_MM, 0, APART_MM), np.float32(0))
+    # what lies at the scan's own skin stays where it is
+    weight = (bare > 0) | (border & (np.abs(height) < NEAR_MM))
+    return _moved(new, block, _height(solid | core, wide), bare, weight.astype(np.float32), spacing)
 
 
 def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:

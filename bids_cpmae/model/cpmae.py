@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.light import lit
-from bids_cpmae.imaging.skinfit import meet_skin
+from bids_cpmae.imaging.skinfit import cover_bone, meet_skin
 from bids_cpmae.model.identity import Identity, shares
 from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells
@@ -108,6 +108,12 @@ def fitted(drawn: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.n
     return lit(drawn, volume, blank, brain)
 
 
+def covering(new: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """A new head under which no kept bone of the forehead lies bare; parameters as of `fitted`."""
+    level = tissue_level(volume[~blank & (volume > 0)])
+    return cover_bone(volume, new, blank, level, np.ones(3), brain) if level > 0 else new
+
+
 class CPMAE(nn.Module):
     """The two VQ-VAEs and the masked autoencoder, with the anatomy of head space they were trained in.
 
@@ -184,7 +190,8 @@ class CPMAE(nn.Module):
         box = code_box(touched, DECODE_HALO)
         voxels = voxel_box(box)
         out = np.zeros(volume.shape, np.float32)
-        out[voxels] = blended(self._decode(vectors[(slice(None), *box)]), drawn[voxels], blank[voxels])
+        new = blended(self._decode(vectors[(slice(None), *box)]), drawn[voxels], blank[voxels])
+        out[voxels] = covering(new, *(part[voxels] for part in (volume, blank, inside)))
         return np.where(inside, volume, out)
 
     @property
