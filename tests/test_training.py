@@ -135,3 +135,18 @@ def test_training_resumes_where_it_stopped(tmp_path, monkeypatch):
     assert torch.allclose(whole, parts)
     steps = [line.split(",")[0] for line in (tmp_path / "parts/losses.csv").read_text().splitlines()]
     assert steps[0] == "step" and steps[-1] == "50"
+
+
+def test_lips_of_a_portrait_touch_and_its_teeth_stay():
+    """A slit of 3 mm between the lips is closed to four fifths; a mouth of 14 mm behind them stays open."""
+    from bids_cpmae.training.portrait import LIPS, with_closed_lips
+
+    portrait = np.full((256,) * 3, 0.5, np.float32)
+    x, y, z = LIPS
+    slit, mouth = np.s_[x, y.start + 6 : y.stop, 62:65], np.s_[x, y.start : y.start + 6, 56:70]
+    portrait[slit] = portrait[mouth] = 0.1
+    found = with_closed_lips(portrait)
+    np.testing.assert_allclose(found[slit], 0.42, atol=1e-6)
+    np.testing.assert_array_equal(found[mouth], portrait[mouth])
+    portrait[LIPS], found[LIPS] = 0, 0
+    np.testing.assert_array_equal(found, portrait)
