@@ -21,6 +21,7 @@ from pathlib import Path
 from bids_cpmae import __version__
 from bids_cpmae.errors import CPMAEError, ExitCode, InputError, OutputError
 from bids_cpmae.evaluation.tables import print_table
+from bids_cpmae.processes import keep_memory
 
 HEADER = ("stage", "seconds", "peak_memory_gb")
 COMMAND = "bids-cpmae, start to end"
@@ -197,6 +198,7 @@ def main(args: argparse.Namespace) -> int:
         figures = Path(folder) / "figures.json"
         command = [sys.executable, "-m", __name__, str(scan), "--json", str(figures), "--device", args.device]
         command += ["--model-weights", str(args.model_weights)] if args.model_weights else []
+        keep_memory()
         code = subprocess.run(command).returncode
         if code or not figures.is_file():
             # the child has said why

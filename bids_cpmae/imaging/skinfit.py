@@ -91,10 +91,11 @@ def cover_bone(
     masked = blocks(inside.astype(np.float32), block) > 0
     core = blocks(brain.astype(np.float32), block) > 0.5
     tissue = (blocks(np.where(inside, np.float32(0), scan), block) > EDGE * level) | core
+    border = ~masked & (distance_in(~masked, wide) < RING_MM[1])
+    bone = border & ~tissue & (distance_in(~core, wide) < BRAIN_MM)
+    bone &= _height(masked | tissue, wide) < -BONE_MM
     solid = blocks(new, block) > EDGE * level
     height = _height(np.where(masked, solid, tissue), wide)
-    border = ~masked & (distance_in(~masked, wide) < RING_MM[1])
-    bone = border & ~tissue & (distance_in(~core, wide) < BRAIN_MM) & (_height(masked | tissue, wide) < -BONE_MM)
     bare = np.where(bone, np.clip(height + BONE_MM, 0, APART_MM), np.float32(0))
     # what lies at the scan's own skin stays where it is
     weight = (bare > 0) | (border & (np.abs(height) < NEAR_MM))
@@ -141,13 +142,20 @@ def _moved(
     apart *= np.exp(-((height / DEPTH_MM) ** 2))
     normal = np.stack(np.gradient(gaussian_filter(height, 2.0 / wide), *wide))
     normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
-    shift = np.stack([enlarge(apart * part, block, new.shape) for part in normal])
-    moving = np.any(np.abs(shift) > STILL_MM, axis=0)
-    if not moving.any():
+    shift = apart * normal
+    there = np.any(np.abs(shift) > STILL_MM, axis=0)
+    if not there.any():
         return new
-    index = np.argwhere(moving).astype(np.float32) - shift[:, moving].T / spacing.astype(np.float32)
+    # beyond the blocks next to those that move nothing does
+    box = tuple(slice(max(0, hit.min() - 1), hit.max() + 2) for hit in np.nonzero(there))
+    voxels = tuple(slice(side.start * step, side.stop * step) for side, step in zip(box, block))
+    shape = new[voxels].shape
+    shift = np.stack([enlarge(part[box], block, shape) for part in shift])
+    moving = np.any(np.abs(shift) > STILL_MM, axis=0)
+    index = np.argwhere(moving).astype(np.float32) + np.float32([side.start for side in voxels])
+    index -= shift[:, moving].T / spacing.astype(np.float32)
     out = new.copy()
-    out[moving] = sample_points(new[None], index, outside="edge")[:, 0]
+    out[voxels][moving] = sample_points(new[None], index, outside="edge")[:, 0]
     return out
 
 

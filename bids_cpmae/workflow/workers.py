@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from multiprocessing import forkserver
 
+from bids_cpmae.processes import keep_memory
 from bids_cpmae.settings import Settings
 
 
@@ -19,6 +20,7 @@ def prepare_workers(settings: Settings, scans: int | None = None) -> None:
         How many there are, where it is known: few are given more threads each.
     """
     _tell_threads(settings.threads(scans))
+    keep_memory()
     if not settings.plugin:
         multiprocessing.set_forkserver_preload(["bids_cpmae.workflow.preload"])
         forkserver.ensure_running()
