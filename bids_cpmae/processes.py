@@ -44,11 +44,22 @@ def bind() -> None:
         os._exit(1)
 
 
-def one_thread() -> None:
-    """Reckon in one thread; what the processes of an evaluation do first, which are as many as there are cores."""
+def use_threads(count: int) -> None:
+    """Reckon in so many threads, whatever the process that this one was forked from was told."""
     import torch
 
-    torch.set_num_threads(1)
+    tell_threads(count)
+    torch.set_num_threads(count)
+
+
+def tell_threads(count: int) -> None:
+    """Have processes started from now on reckon in so many threads."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(count)
+
+
+def one_thread() -> None:
+    """Reckon in one thread; what the processes of an evaluation do first, which are as many as there are cores."""
+    use_threads(1)
 
 
 def _leave_with(run) -> None:

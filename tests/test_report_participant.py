@@ -8,11 +8,23 @@ import nibabel as nib
 import numpy as np
 import pytest
 from phantoms import CASES, Case, make_phantom
-from report_trees import METHODS, SMALL, add_scan, addresses, outlines, pictures, publish_phantom, words, write_tree
+from report_trees import (
+    METHODS,
+    SMALL,
+    add_scan,
+    addresses,
+    measures,
+    outlines,
+    pictures,
+    publish_phantom,
+    words,
+    write_tree,
+)
 
 from bids_cpmae.bids.naming import outputs_of
-from bids_cpmae.bids.verdicts import FAIL, REVIEW, merge
+from bids_cpmae.bids.verdicts import FAIL, PASS, REVIEW, Verdict, merge, write_participant
 from bids_cpmae.errors import OutputError
+from bids_cpmae.report import viewer
 from bids_cpmae.report.participant import refresh_measures, write_report
 from bids_cpmae.report.pictures import (
     FACE_VIEWS,
@@ -25,7 +37,7 @@ from bids_cpmae.report.pictures import (
     read_volume,
     seam_pictures,
 )
-from bids_cpmae.report.viewer import fit_budget, preview
+from bids_cpmae.report.viewer import preview
 from bids_cpmae.report.write import write_reports
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -213,8 +225,16 @@ def test_a_preview_is_small_upright_and_quiet_in_the_air(tmp_path):
     assert abs((image.affine @ [*front, 1])[0]) < 6
 
 
-def test_a_page_carries_as_many_volumes_as_fit():
-    assert fit_budget({2.0: [3, 3], 3.0: [1, 1]}, 6) == (2.0, 2)
-    assert fit_budget({2.0: [3, 4], 3.0: [1, 1]}, 6) == (3.0, 2)
-    assert fit_budget({2.0: [9, 9, 9], 3.0: [3, 3, 3]}, 7) == (3.0, 2)
-    assert fit_budget({2.0: [], 3.0: []}, 7) == (2.0, 0)
+@pytest.mark.parametrize("spacing, carried", [(2, 2), (3, 2), (3, 1)])
+def test_a_page_carries_as_many_volumes_as_fit(tree, monkeypatch, spacing, carried):
+    """Two scans alike: fine where both fit, else coarse, and only the first where not even those fit."""
+    sources = [f"sub-20/anat/sub-20_run-{run}_T1w.nii.gz" for run in (1, 2)]
+    for source in sources:
+        publish_phantom(tree, tree.parent / "again", source)
+    write_participant(tree, "20", [Verdict(source, "20", None, PASS, "", measures(1)) for source in sources])
+    size = len(viewer.as_text(viewer.preview(*read_volume(tree / outputs_of(sources[0]).image), spacing)))
+    monkeypatch.setattr(viewer, "BUDGET", carried * size)
+    text = write_report(tree, "20").read_text(encoding="utf-8")
+    assert text.count('<script type="application/gzip" id="volume-') == carried
+    assert f"voxels of {spacing} mm" in words(text)
+    assert ("1 more scans have no 3-D view" in words(text)) == (carried == 1)

@@ -39,6 +39,8 @@ class Scan:
     faces, slices : list of Picture
     made : dict of str to str
         How it was made, from its sidecar.
+    image : Path or None
+        The image written.
     volume : str
         Small copy for the 3-D view, Base64; empty if there is none.
     """
@@ -53,8 +55,8 @@ class Scan:
     faces: list[Picture] = field(default_factory=list)
     slices: list[Picture] = field(default_factory=list)
     made: dict[str, str] = field(default_factory=dict)
+    image: Path | None = None
     volume: str = ""
-    previews: dict[float, str] = field(default_factory=dict)
 
 
 def write_report(output_dir: Path, participant: str, *, names: Callable[[str], Outputs] = outputs_of) -> Path:
@@ -80,7 +82,7 @@ def write_report(output_dir: Path, participant: str, *, names: Callable[[str], O
     if not rows:
         raise OutputError(f"{output_dir}: no verdict for sub-{participant}; run the participant level first")
     scans = [scan_of(output_dir, row, names) for row in rows]
-    spacing, fitting = _choose_volumes(scans)
+    spacing, fitting, left_out = _choose_volumes(scans)
     text = fill(
         "participant.html.j2",
         title=f"sub-{participant}",
@@ -93,7 +95,7 @@ def write_report(output_dir: Path, participant: str, *, names: Callable[[str], O
         niivue=viewer.niivue() if fitting else "",
         niivue_version=viewer.NIIVUE_VERSION,
         spacing=spacing,
-        left_out=sum(bool(scan.previews) and not scan.volume for scan in scans),
+        left_out=left_out,
     )
     # the group level draws measures anew in the pages that are there
     with locked(output_dir / LOGS):
@@ -120,25 +122,23 @@ def scan_of(output_dir: Path, row: dict[str, str], names: Callable[[str], Output
         if scan.verdict in (PASS, REVIEW):
             scan.note = "No picture: the image is not in the output tree any more."
         return scan
-    scan.name = image.name
+    scan.name, scan.image = image.name, image
     sidecar = read_sidecar(output_dir / outputs.image_sidecar)
     scan.made = {name: _plain(sidecar[name]) for name in MADE if name in sidecar}
     try:
-        _draw(scan, image, mask)
+        _draw(scan, mask)
     except ScanError as error:
         scan.note = f"Not drawn: {without_paths(str(error), output_dir)}."
     return scan
 
 
-def _draw(scan: Scan, image: Path, mask: Path) -> None:
-    volume, affine = read_volume(image)
+def _draw(scan: Scan, mask: Path) -> None:
+    volume, affine = read_volume(scan.image)
     replaced = read_volume(mask) if mask.is_file() else (None, None)
     with ThreadPoolExecutor(1) as beside:
         faces = beside.submit(face_pictures, volume, affine)
         scan.slices = seam_pictures(volume, affine, None if replaced[0] is None else replaced[0] > 0, replaced[1])
-        scan.previews = {
-            spacing: viewer.as_text(viewer.preview(volume, affine, spacing)) for spacing in viewer.SPACINGS_MM
-        }
+        scan.volume = viewer.as_text(viewer.preview(volume, affine, viewer.SPACINGS_MM[0]))
     # last, since a scan without a whole head in it has slices all the same
     scan.faces = faces.result()
 
@@ -147,14 +147,26 @@ def _plain(value: object) -> str:
     return without_paths(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
-def _choose_volumes(scans: list[Scan]) -> tuple[float, int]:
-    """Give scans their small copies, as many as a page can carry; returns their voxel size in mm and number."""
-    drawn = [scan for scan in scans if scan.previews]
-    sizes = {spacing: [len(scan.previews[spacing]) for scan in drawn] for spacing in viewer.SPACINGS_MM}
-    spacing, fitting = viewer.fit_budget(sizes)
-    for scan in drawn[:fitting]:
-        scan.volume = scan.previews[spacing]
-    return spacing, fitting
+def _choose_volumes(scans: list[Scan]) -> tuple[float, int, int]:
+    """Make the small copies of scans coarser where a page cannot carry them, and take away those that do not fit then.
+
+    Returns
+    -------
+    float, int, int
+        Voxel size in mm, and how many are there and were taken away.
+    """
+    drawn = [scan for scan in scans if scan.volume]
+    finest, *coarser = viewer.SPACINGS_MM
+    spacing, fitting = finest, viewer.fitting([scan.volume for scan in drawn])
+    for spacing in coarser if fitting < len(drawn) else ():
+        for scan in drawn:
+            scan.volume = viewer.as_text(viewer.preview(*read_volume(scan.image), spacing))
+        fitting = viewer.fitting([scan.volume for scan in drawn])
+        if fitting == len(drawn):
+            break
+    for scan in drawn[fitting:]:
+        scan.volume = ""
+    return spacing, fitting, len(drawn) - fitting
 
 
 def measures_block(dataset: Dataset, row: dict[str, str]) -> str:

@@ -52,18 +52,9 @@ def preview(volume: np.ndarray, affine: np.ndarray, spacing: float) -> bytes:
     return gzip.compress(image.to_bytes(), 9, mtime=0)
 
 
-def fit_budget(sizes: dict[float, list[int]], budget: int = BUDGET) -> tuple[float, int]:
-    """The finest spacing at which all volumes fit in a page, else the coarsest; and how many of them do fit.
-
-    Parameters
-    ----------
-    sizes : dict of float to list of int
-        For every spacing, finest first, the size of each volume as text.
-    """
-    for spacing, each in sizes.items():
-        if sum(each) <= budget:
-            return spacing, len(each)
-    return spacing, int((np.cumsum(each) <= budget).sum())
+def fitting(volumes: list[str]) -> int:
+    """How many of these volumes as text, from the first on, a page can carry."""
+    return int((np.cumsum([len(text) for text in volumes]) <= BUDGET).sum())
 
 
 def as_text(content: bytes) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.verdicts import LOGS
-from bids_cpmae.processes import bind, end_now
+from bids_cpmae.processes import bind, end_now, use_threads
 from bids_cpmae.report.group import write_group
 from bids_cpmae.report.participant import write_report
 
@@ -37,10 +37,13 @@ def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int 
         may show what is not in the tree any more.
     """
     labels = sorted(set(participants))
-    if nprocs > 1 and len(labels) > 1:
-        # forked copies of threads of the numerical libraries would hang: workers come from a clean server process
-        context = get_context("forkserver")
-        with ProcessPoolExecutor(min(nprocs, len(labels)), mp_context=context, initializer=bind) as pool:
+    if nprocs > 1 and labels:
+        # forked copies of threads of the numerical libraries would hang: workers come from a clean server process,
+        # which after a run has those libraries at hand
+        workers = min(nprocs, len(labels))
+        with ProcessPoolExecutor(
+            workers, mp_context=get_context("forkserver"), initializer=_start, initargs=(nprocs // workers,)
+        ) as pool:
             try:
                 futures = {pool.submit(write_report, output_dir, label): label for label in labels}
                 written = [_tried(output_dir, futures[future], future.result) for future in as_completed(futures)]
@@ -50,6 +53,11 @@ def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int 
     else:
         written = [_tried(output_dir, label, partial(write_report, output_dir, label)) for label in labels]
     return [*sorted(filter(None, written)), *filter(None, [write_overview(output_dir, refresh=False)])]
+
+
+def _start(threads: int) -> None:
+    bind()
+    use_threads(threads)
 
 
 def write_overview(output_dir: Path, *, refresh: bool = True) -> Path | None:

@@ -12,8 +12,7 @@ import numpy as np
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer, run_node
 
-from bids_cpmae.processes import bind, end_now
-from bids_cpmae.workflow.workers import use_threads
+from bids_cpmae.processes import bind, end_now, use_threads
 
 KILLED = "a worker process was killed, most likely for want of memory"
 LOST = "something is missing in the work folder; run again with --clean-workdir"
