@@ -11,6 +11,7 @@ from heads import as_image, average_head
 from bids_cpmae.bids.verdicts import PASS, REVIEW, judge
 from bids_cpmae.errors import ScanError, SkippedError
 from bids_cpmae.imaging.facemask import locate_face
+from bids_cpmae.imaging.headspace import apply_affine
 from bids_cpmae.imaging.landmarks import face_coverage
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.orientation import turn_scores, turned
@@ -167,3 +168,13 @@ def test_real_faces(real_data, name):
         "croppedfov": "field of view", "facecut": "taken away before", "thickslice": "ends behind nose or lips",
     }.get(name, "")  # fmt: skip
     assert (verdict, words in reason) == (REVIEW if words else PASS, True), reason
+
+
+def test_a_tilted_head_without_its_lower_face_is_found(real_data):
+    """Bright neck, dark face, nose up: what lies foremost in the head is the nose, and it is masked to its root."""
+    source = real(real_data, "facecut")
+    found = located(source.path)
+    head = np.argwhere(source.data > 0.3 * np.percentile(source.data[found.brain], 50))
+    world = apply_affine(source.affine, head)
+    foremost = head[world[:, 1] > world[:, 1].max() - 25]
+    assert len(foremost) > 500 and found.mask[tuple(foremost.T)].mean() > 0.98

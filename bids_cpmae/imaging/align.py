@@ -93,7 +93,8 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
     with scratch_folder() as folder:
         found = register(
             template.grid, scan, folder=Path(folder), fixed_mask=template.alignment_region(),
-            fixed_box=template.head_box(REGISTRATION_MARGIN_MM), moving_mask=known, alike=alike, seed=seed,
+            fixed_box=template.head_box(REGISTRATION_MARGIN_MM), moving_mask=known,
+            core=template.core_region(), alike=alike, seed=seed,
         )  # fmt: skip
         to_scan = found.fixed_to_moving(head_affine(int(FIELD_MM)), head_shape(int(FIELD_MM)))
         to_head = found.moving_to_fixed(*map_grid(source))

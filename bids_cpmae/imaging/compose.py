@@ -54,7 +54,7 @@ SHARPEN_FADE_MM = 4.0
 # deep enough under the skin, detail may go beyond its neighbourhood's values by this share of the tissue
 BEYOND, DEPTH_MM = 0.4, (2.0, 4.0)
 # texture: where flesh is looked at, less of it on the skin; in large voxels faces have more than what is around them
-FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE, TEXTURE_MORE_LARGE = 0.36, 0.5, (1.0, 4.0), 0.88, 1.06
+FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE, TEXTURE_MORE_LARGE = 0.36, 0.5, (1.0, 4.0), 0.88, 1.19
 
 # grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth; what flesh still
 # lacks is texture, of which there is less on the skin, where it would be gravel, and the more so in large voxels

@@ -99,8 +99,8 @@ def locate_face(
     scan = coarse_scan(source.data, source.affine)
     with scratch_folder() as folder:
         found = register(
-            template.grid, scan, folder=Path(folder), fixed_box=template.head_box(REGISTRATION_MARGIN_MM), alike=alike,
-            seed=seed,
+            template.grid, scan, folder=Path(folder), fixed_box=template.head_box(REGISTRATION_MARGIN_MM),
+            core=template.core_region(), alike=alike, seed=seed,
         )  # fmt: skip
         to_head = found.moving_to_fixed(*map_grid(source))
     located = carry_face(source, to_head, mode=mode, regions=regions, scan=scan)

@@ -150,6 +150,7 @@ def register(
     fixed_mask: np.ndarray | None = None,
     fixed_box: tuple[slice, ...] | None = None,
     moving_mask: np.ndarray | None = None,
+    core: np.ndarray | None = None,
     alike: bool = True,
     deformable: bool = True,
     seed: int = 0,
@@ -168,6 +169,8 @@ def register(
         Voxels of ``fixed`` that SyN looks at, which spares it the air; all of them if not given.
     moving_mask : ndarray of bool, optional
         Voxels of ``moving`` that may speak, likewise.
+    core : ndarray of bool, optional
+        Voxels of ``fixed`` by which starts are judged; those that may speak if not given.
     alike : bool
         Tissues look alike in both. Else more starts are tried, and judged whatever the contrasts, by the correlation
         ratio (Roche et al. 1998) where both images are known.
@@ -203,17 +206,21 @@ def register(
             aff_smoothing_sigmas=(1, 0.5), mask=mask, **masks,
         )  # fmt: skip
 
-    best = None
+    judged = mask if core is None else _coarse_mask(Grid(core.astype(np.float32), fixed.affine))
+
+    def score(found: dict) -> float:
+        return _similarity(target, found["warpedmovout"], judged, alike=alike)
+
+    fits = []
     for start in write_starts(target, source, folder, START_RISES if alike else OTHER_START_RISES):
-        found = rigid(start, Path(start).stem)
-        # rigid starts in another contrast are as good or bad as one another until the size fits
-        found = found if alike else affine(found, Path(start).stem)
-        score = _similarity(target, found["warpedmovout"], mask, alike=alike)
-        if best is None or score > best[0]:
-            best = (score, found)
-        if alike and score > GOOD_START:
+        name = Path(start).stem
+        found = rigid(start, name)
+        good = alike and score(found) > GOOD_START
+        # rigid starts that are not good are as bad as one another until the size fits
+        fits = [*fits, affine(found, name)] if not good else [affine(found, name)]
+        if good:
             break
-    result = affine(best[1], "best") if alike else best[1]
+    result = max(fits, key=score)
     if deformable:
         if fixed_box is not None:
             target, mask = _target(fixed.part(fixed_box), seen and seen.part(fixed_box))

@@ -18,6 +18,7 @@ SPACING = 2
 BRAIN_BIT, FACE_BIT, EARS_BIT, HEAD_BIT = 1, 2, 4, 8
 ALIGNMENT_MARGIN_MM = 20
 REGISTRATION_MARGIN_MM = 24
+CORE_MARGIN_MM = 10
 FAINT = 0.03
 
 
@@ -62,6 +63,12 @@ class Template:
 
         near = binary_dilation(self.mask(HEAD_BIT), iterations=ALIGNMENT_MARGIN_MM // SPACING)
         return near & ~self.replaced()
+
+    def core_region(self) -> np.ndarray:
+        """The brain and the skull around it, which tell a registration that went wrong from one that did not."""
+        from scipy.ndimage import binary_dilation
+
+        return binary_dilation(self.mask(BRAIN_BIT), iterations=CORE_MARGIN_MM // SPACING)
 
     def head_box(self, margin_mm: float, spacing: int = SPACING) -> tuple[slice, ...]:
         """The box around the head, grown by a margin, in voxels of the head-space grid at 1 or 2 mm."""
