@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from bids_cpmae.imaging.template import Template
+if TYPE_CHECKING:
+    from bids_cpmae.imaging.template import Template
 
 BRAIN_LEVEL = 0.5
 

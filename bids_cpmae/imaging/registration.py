@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, grid_points
+from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.resample import downsample
 
 LPS = np.array([-1.0, -1.0, 1.0])
@@ -26,6 +27,7 @@ START_PITCHES = (0.0, -20.0, 20.0)
 START_RISES, OTHER_START_RISES = (0.0,), (0.0, 30.0, -30.0)
 GOOD_START = 0.75
 GREY_LEVELS = 32
+BRIGHTEST = 1.5
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Grid:
         """The same field of view at ``spacing`` mm."""
         affine, shape = covering_grid(self.affine, self.data.shape, spacing)
         return Grid(downsample(self.data, self.affine, affine, shape), affine)
+
+    def darkened(self) -> Grid:
+        """The same with nothing brighter than `BRIGHTEST` times its typical tissue."""
+        seen = self.data[self.data > 0]
+        return Grid(np.minimum(self.data, BRIGHTEST * tissue_level(seen)), self.affine) if seen.size else self
 
     def part(self, box: tuple[slice, ...]) -> Grid:
         """A box of its voxels."""
@@ -170,7 +177,7 @@ def register(
     moving_mask : ndarray of bool, optional
         Voxels of ``moving`` that may speak, likewise.
     core : ndarray of bool, optional
-        Voxels of ``fixed`` by which starts are judged; those that may speak if not given.
+        Voxels of ``fixed`` by which starts are judged where images look alike; those that may speak if not given.
     alike : bool
         Tissues look alike in both. Else more starts are tried, and judged whatever the contrasts, by the correlation
         ratio (Roche et al. 1998) where both images are known.
@@ -206,21 +213,20 @@ def register(
             aff_smoothing_sigmas=(1, 0.5), mask=mask, **masks,
         )  # fmt: skip
 
-    judged = mask if core is None else _coarse_mask(Grid(core.astype(np.float32), fixed.affine))
-
-    def score(found: dict) -> float:
-        return _similarity(target, found["warpedmovout"], judged, alike=alike)
-
-    fits = []
-    for start in write_starts(target, source, folder, START_RISES if alike else OTHER_START_RISES):
-        name = Path(start).stem
-        found = rigid(start, name)
-        good = alike and score(found) > GOOD_START
-        # rigid starts that are not good are as bad as one another until the size fits
-        fits = [*fits, affine(found, name)] if not good else [affine(found, name)]
-        if good:
+    judged = mask if core is None or not alike else _coarse_mask(Grid(core.astype(np.float32), fixed.affine))
+    starts = list(write_starts(target, source, folder, START_RISES if alike else OTHER_START_RISES))
+    result = None
+    for start in starts if alike else ():
+        found = rigid(start, Path(start).stem)
+        if _similarity(target, found["warpedmovout"], judged) > GOOD_START:
+            result = affine(found, "best")
             break
-    result = max(fits, key=score)
+    if result is None:
+        # what is far brighter than a brain, as fat near a coil, leads astray; and rigid starts that are not good are as
+        # bad as one another until the size fits
+        source = moving.darkened().coarser().to_ants() if alike else source
+        fits = [affine(rigid(start, Path(start).stem), Path(start).stem) for start in starts]
+        result = max(fits, key=lambda fit: _similarity(target, fit["warpedmovout"], judged, alike=False))
     if deformable:
         if fixed_box is not None:
             target, mask = _target(fixed.part(fixed_box), seen and seen.part(fixed_box))
@@ -229,7 +235,8 @@ def register(
             outprefix=str(folder / "syn_"), reg_iterations=SYN_ITERATIONS, grad_step=SYN_STEP,
             syn_metric="mattes", syn_sampling=32, flow_sigma=3, total_sigma=0.5, mask=mask, **masks,
         )  # fmt: skip
-    similarity = _similarity(target, result["warpedmovout"], mask, alike=alike)
+    warped = ants.apply_transforms(target, moving.coarser().to_ants(), result["fwdtransforms"])
+    similarity = _similarity(target, warped, mask, alike=alike)
     return Registration(list(result["fwdtransforms"]), list(result["invtransforms"]), similarity)
 
 
