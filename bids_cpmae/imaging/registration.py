@@ -195,7 +195,8 @@ def register(
     set_repeatable(seed)
     folder = Path(folder)
     seen = None if fixed_mask is None else Grid(fixed_mask.astype(np.float32), fixed.affine)
-    (target, mask), source = _target(fixed, seen), moving.coarser().to_ants()
+    (target, mask), whole = _target(fixed, seen), moving.coarser().to_ants()
+    source = whole
     masks = {"mask_all_stages": True}
     if moving_mask is not None:
         masks["moving_mask"] = _coarse_mask(Grid(moving_mask.astype(np.float32), moving.affine))
@@ -224,7 +225,7 @@ def register(
     if result is None:
         # what is far brighter than a brain, as fat near a coil, leads astray; and rigid starts that are not good are as
         # bad as one another until the size fits
-        source = moving.darkened().coarser().to_ants() if alike else source
+        source = moving.darkened().coarser().to_ants() if alike else whole
         fits = [affine(rigid(start, Path(start).stem), Path(start).stem) for start in starts]
         result = max(fits, key=lambda fit: _similarity(target, fit["warpedmovout"], judged, alike=False))
     if deformable:
@@ -235,7 +236,7 @@ def register(
             outprefix=str(folder / "syn_"), reg_iterations=SYN_ITERATIONS, grad_step=SYN_STEP,
             syn_metric="mattes", syn_sampling=32, flow_sigma=3, total_sigma=0.5, mask=mask, **masks,
         )  # fmt: skip
-    warped = ants.apply_transforms(target, moving.coarser().to_ants(), result["fwdtransforms"])
+    warped = ants.apply_transforms(target, whole, result["fwdtransforms"])
     similarity = _similarity(target, warped, mask, alike=alike)
     return Registration(list(result["fwdtransforms"]), list(result["invtransforms"]), similarity)
 
