@@ -18,6 +18,8 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu-sandbox", "--disable-dev-shm-usage", "--use-gl=angle",
     "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--hide-scrollbars",
     "--disable-background-networking", "--no-first-run", f"--window-size={WINDOW[0]},{WINDOW[1]}",
+    # on a busy machine the process that draws may be ended; without these, WebGL is refused from then on
+    "--disable-gpu-watchdog", "--disable-gpu-process-crash-limit", "--disable-domain-blocking-for-3d-apis",
 )  # fmt: skip
 
 

@@ -23,6 +23,18 @@ def out(tmp_path_factory):
     return tree
 
 
+def open_and_draw(browser, page, tries=3):
+    """Open a participant's page and wait for its head; once more where the process that draws was lost meanwhile."""
+    for left in reversed(range(tries)):
+        browser.open(page)
+        browser.run("document.getElementById('viewer').scrollIntoView()")
+        try:
+            return browser.wait("return document.getElementById('head').dataset.drawn === 'sub-01_T1w'")
+        except AssertionError as error:
+            if not left:
+                raise AssertionError(f"{error}; {browser.texts('#state')}") from error
+
+
 def column(browser, name):
     index = browser.texts("#scans thead button").index(name) + 1
     return index, browser.texts(f"{ROWS} td:nth-child({index})")
@@ -40,10 +52,10 @@ def shown(browser):
 
 @pytest.mark.parametrize("name", ["sub-01.html", "group.html"])
 def test_pages_load_without_a_complaint_or_a_request(browser, out, name):
-    browser.open(out / name)
-    browser.run("document.querySelector('#viewer, #table').scrollIntoView()")
-    if name != "group.html":
-        browser.wait("return document.getElementById('head').dataset.drawn")
+    if name == "group.html":
+        browser.open(out / name)
+    else:
+        open_and_draw(browser, out / name)
     assert browser.complaints() == []
     assert browser.requests() == [(out / name).as_uri()]
 
@@ -113,9 +125,7 @@ def test_links_lead_from_the_dataset_to_a_scan_and_back(browser, out):
 
 
 def test_the_head_is_drawn_and_turns(browser, out):
-    browser.open(out / "sub-01.html")
-    browser.run("document.getElementById('viewer').scrollIntoView()")
-    browser.wait("return document.getElementById('head').dataset.drawn === 'sub-01_T1w'")
+    open_and_draw(browser, out / "sub-01.html")
     assert browser.texts("#state") == [""]
     seen = []
     for button in ("[data-turn='180,10']", "[data-turn='270,10']", "[data-cut]", "[data-slices]"):

@@ -26,6 +26,9 @@ const startViewer = async () => {
     backColor: [0, 0, 0, 1], show3Dcrosshair: false, isOrientCube: false, dragAndDropEnabled: false,
     loadingText: "", logLevel: "error", crosshairWidth: 0.5,
   });
+  canvas.addEventListener("webglcontextlost", () => {
+    state.textContent = "The browser has stopped drawing this view; load the page again.";
+  });
   await viewer.attachToCanvas(canvas);
   viewer.opts.multiplanarShowRender = niivue.SHOW_RENDER.NEVER;
 
