@@ -100,6 +100,34 @@ def test_registration_finds_a_known_move_and_its_way_back(moved, deformable, tmp
     assert found.similarity > 0.9
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_registration_bears_the_light_of_a_coil(moved, axis, side, tmp_path):
+    scan, truth = moved
+    along = np.linspace(-1, 1, scan.data.shape[axis]).reshape([-1 if axis == other else 1 for other in range(3)])
+    lit = Grid(scan.data * np.exp(1.2 * side * along), scan.affine)
+    found = register(load_template().grid, lit, folder=tmp_path)
+    points = np.array([[0, 0, 0], [40, -30, 30], [-30, 40, -20], [0, 70, -60.0]])
+    there = found.fixed_to_moving(head_affine(4), head_shape(4))(points)
+    off = np.linalg.norm(there - apply_affine(truth, points), axis=1)
+    assert off.max() < 6 and off.mean() < 4, off
+
+
+@pytest.mark.parametrize("noise", [0, 0.05, 0.2])
+def test_what_changes_slowly_is_evened_out(noise):
+    place = np.moveaxis(np.indices((40, 50, 60)), 0, -1) * 4.0
+    inside = np.linalg.norm(place - [80, 100, 120], axis=-1) < 70
+    light = np.exp((place[..., 2] - 120) / 80)
+    rng = np.random.default_rng(0)
+    values = np.hypot(inside * light + noise * rng.standard_normal(light.shape), noise * rng.standard_normal(light.shape))
+    values[:3] = 0
+    evened = Grid(values, np.diag([4.0, 4, 4, 1])).evened().data
+    low, high = (float(evened[inside & near].mean()) for near in (place[..., 2] < 80, place[..., 2] > 160))
+    assert 0.6 < low / high < 1.2
+    assert np.median(evened[~inside & (place[..., 0] > 8)]) < 0.3 * low
+    assert (evened[:3] == 0).all() and (evened[3:][values[3:] > 0] > 0).all()
+
+
 def test_registration_repeats_itself(moved, tmp_path):
     folders = [tmp_path / name for name in "ab"]
     fields = []

@@ -12,22 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, grid_points
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.resample import downsample
+from bids_cpmae.imaging.skin import otsu_threshold
 
 LPS = np.array([-1.0, -1.0, 1.0])
 REGISTRATION_MM = 4.0
 # at 8 and at 4 mm: twice as many at 4 mm, two seconds, bring brains nearer by half a hundredth of Dice, skins not at
 # all; mean squares in place of mutual information, as fast, lose the brain where contrast is another
 SYN_ITERATIONS, SYN_STEP = (30, 3), 0.25
-START_PITCHES = (0.0, -20.0, 20.0)
+START_PITCHES, FURTHER_PITCHES = (0.0, -20.0, 20.0), (-40.0, 40.0)
 # a field of view that ends at the nose has its middle elsewhere, and another contrast does not forgive that
 START_RISES, OTHER_START_RISES = (0.0,), (0.0, 30.0, -30.0)
-GOOD_START = 0.75
+GOOD_START = 0.6
 GREY_LEVELS = 32
 BRIGHTEST = 1.5
+# what changes slowly is told from anatomy at this width; a noisy air must not be made as bright as tissue
+EVEN_MM, AIR_BINS, AIR_SHARES, FAINT = 20.0, 64, (1.2, 2.5), 1e-3
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,25 @@ class Grid:
         """The same with nothing brighter than `BRIGHTEST` times its typical tissue."""
         seen = self.data[self.data > 0]
         return Grid(np.minimum(self.data, BRIGHTEST * tissue_level(seen)), self.affine) if seen.size else self
+
+    def evened(self, counts: np.ndarray | None = None) -> Grid:
+        """The same relative to how bright bright things are around: without what changes slowly, as a coil's reach.
+
+        Parameters
+        ----------
+        counts : ndarray (X, Y, Z), bool, optional
+            True = tells how bright things are; everything if not given.
+        """
+        dark, least = (share * _air_level(self.data) for share in AIR_SHARES)
+        data = np.maximum(self.data - dark, 0)
+        amount = data if counts is None else np.where(counts, data, 0)
+        sigma = EVEN_MM / np.diag(self.affine)[:3]
+        mean, square = (gaussian_filter(part, sigma, mode="constant") for part in (amount, amount * amount))
+        # a mean in which everything counts as much as it is bright, so that air does not
+        level = np.divide(square, mean, out=np.zeros_like(mean), where=mean > 0)
+        level = np.maximum(level, max(least, FAINT * float(data.max()), np.finfo(np.float32).tiny))
+        # what is 0 may be unknown, and stays apart from the air
+        return Grid(np.where(self.data > 0, np.maximum(data / level, FAINT), 0).astype(np.float32), self.affine)
 
     def part(self, box: tuple[slice, ...]) -> Grid:
         """A box of its voxels."""
@@ -103,6 +126,17 @@ class Registration:
         return self._map(self.inverse, invert, affine, shape)
 
 
+def _air_level(data: np.ndarray) -> float:
+    """The commonest value of what is dark, which is the mean of a noisy air; 0 where air is 0."""
+    top = np.percentile(data, 98)
+    dark = data[(data > FAINT * top) & (data < otsu_threshold(np.minimum(data, top)) / 2)]
+    if not dark.size:
+        return 0.0
+    counts, edges = np.histogram(dark, AIR_BINS)
+    most = int(counts.argmax())
+    return float(edges[most : most + 2].mean())
+
+
 def set_repeatable(seed: int) -> None:
     """Same input, same result: ANTs samples its metric at random and sums in the order its threads end."""
     import ants
@@ -111,13 +145,15 @@ def set_repeatable(seed: int) -> None:
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = os.environ.get("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 
-def write_starts(fixed, moving, folder: Path, rises: tuple[float, ...] = START_RISES):
+def write_starts(
+    fixed, moving, folder: Path, *, pitches: tuple[float, ...] = START_PITCHES, rises: tuple[float, ...] = START_RISES
+):  # fmt: skip
     """Candidate rigid starts: centres of mass brought together, raised in mm, and the head nodded about its ears."""
     import ants
 
     centre_fixed = np.array(ants.get_center_of_mass(fixed))
     centre_moving = np.array(ants.get_center_of_mass(moving))
-    for rise, pitch in itertools.product(rises, START_PITCHES):
+    for rise, pitch in itertools.product(rises, pitches):
         angle = np.deg2rad(pitch)
         cos, sin = np.cos(angle), np.sin(angle)
         matrix = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
@@ -195,7 +231,7 @@ def register(
     set_repeatable(seed)
     folder = Path(folder)
     seen = None if fixed_mask is None else Grid(fixed_mask.astype(np.float32), fixed.affine)
-    (target, mask), whole = _target(fixed, seen), moving.coarser().to_ants()
+    (target, mask), whole = _target(fixed, seen), moving.coarser().evened().to_ants()
     source = whole
     masks = {"mask_all_stages": True}
     if moving_mask is not None:
@@ -215,7 +251,7 @@ def register(
         )  # fmt: skip
 
     judged = mask if core is None or not alike else _coarse_mask(Grid(core.astype(np.float32), fixed.affine))
-    starts = list(write_starts(target, source, folder, START_RISES if alike else OTHER_START_RISES))
+    starts = list(write_starts(target, source, folder, rises=START_RISES if alike else OTHER_START_RISES))
     result = None
     for start in starts if alike else ():
         found = rigid(start, Path(start).stem)
@@ -225,7 +261,9 @@ def register(
     if result is None:
         # what is far brighter than a brain, as fat near a coil, leads astray; and rigid starts that are not good are as
         # bad as one another until the size fits
-        source = moving.darkened().coarser().to_ants() if alike else whole
+        if alike:
+            source = moving.darkened().coarser().evened().to_ants()
+            starts += write_starts(target, source, folder, pitches=FURTHER_PITCHES)
         fits = [affine(rigid(start, Path(start).stem), Path(start).stem) for start in starts]
         result = max(fits, key=lambda fit: _similarity(target, fit["warpedmovout"], judged, alike=False))
     if deformable:
@@ -243,10 +281,11 @@ def register(
 
 def _target(fixed: Grid, seen: Grid | None):
     """A fixed image and its mask, at 4 mm, as ANTs images."""
-    image = fixed.coarser().to_ants()
+    coarse = fixed.coarser()
     if seen is None:
-        return image, None
-    return image, _coarse_mask(seen)
+        return coarse.evened().to_ants(), None
+    mask = _coarse_mask(seen)
+    return coarse.evened(mask.numpy() > 0).to_ants(), mask
 
 
 def _coarse_mask(seen: Grid):
