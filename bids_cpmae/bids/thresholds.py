@@ -63,11 +63,11 @@ def _region(name: str) -> Threshold:
 THRESHOLDS = (
     Threshold(
         "registration_correlation", "doubtful registration", MASK,
-        "heads reach 0.75 to 0.99, noise 0.56", review_below=0.7, fail_below=0.5,
+        "heads reach 0.88 to 0.99, noise 0.59", review_below=0.7, fail_below=0.5,
     ),
     Threshold(
         "brain_ml", "a brain of unusual size, so a doubtful registration", MASK,
-        "grown brains have 1000 to 1900 ml, as registered 1170 to 1760", review_below=800, review_above=2000,
+        "grown brains have 1000 to 1900 ml, as registered 1040 to 1840", review_below=800, review_above=2000,
         fail_below=400, fail_above=2600,
     ),
     Threshold(
@@ -93,7 +93,7 @@ THRESHOLDS = (
     ),
     Threshold(
         "face_cut", "a part of the face was taken away before", FACE,
-        "at most 0.011 in intact faces, 0.13 where another tool has cut below the nose", review_above=0.03,
+        "at most 0.011 in intact faces, 0.25 where another tool has cut below the nose", review_above=0.03,
     ),
     Threshold(
         "face_detail", "the face may have been blurred before", "look at the original",

@@ -98,8 +98,8 @@ class Registration:
     forward, inverse : list of str
         In ANTs' order; ``forward`` warps the moving image onto the fixed one.
     similarity : float
-        Of the fixed and the warped moving image inside the fixed mask (or everywhere): Pearson's correlation, or the
-        root of the correlation ratio where contrasts differ.
+        Of the fixed and the warped moving image, both evened, inside the fixed mask (or everywhere): Pearson's
+        correlation, or the root of the correlation ratio where contrasts differ.
     """
 
     forward: list[str]
@@ -203,7 +203,7 @@ def register(
     Parameters
     ----------
     fixed, moving : Grid
-        Of any scale of intensities; seen at 4 mm, finer detail plays no part.
+        Of any scale of intensities; seen at 4 mm and evened, so that neither finer detail nor coils' light plays a part.
     folder : Path
         Where ANTs may write its transforms; they live as long as the folder does.
     fixed_mask : ndarray of bool, optional
