@@ -119,7 +119,8 @@ def test_what_changes_slowly_is_evened_out(noise):
     inside = np.linalg.norm(place - [80, 100, 120], axis=-1) < 70
     light = np.exp((place[..., 2] - 120) / 80)
     rng = np.random.default_rng(0)
-    values = np.hypot(inside * light + noise * rng.standard_normal(light.shape), noise * rng.standard_normal(light.shape))
+    real, imaginary = noise * rng.standard_normal((2, *light.shape))
+    values = np.hypot(inside * light + real, imaginary)
     values[:3] = 0
     evened = Grid(values, np.diag([4.0, 4, 4, 1])).evened().data
     low, high = (float(evened[inside & near].mean()) for near in (place[..., 2] < 80, place[..., 2] > 160))

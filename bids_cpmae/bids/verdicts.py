@@ -17,8 +17,8 @@ LOGS = "logs"
 TABLE = "desc-refacing_verdicts"
 MEASURES = {
     "registration_correlation": "Pearson correlation of the scan and what it was registered to: the template, slow "
-    "changes of brightness evened out in both, or its reference (without a T1w scan, an "
-    "average head) seen in its contrast",
+    "changes of brightness evened out in both, or its reference (without a T1w scan, an average head) seen in its "
+    "contrast",
     "mask_share": "Share of the field of view that was replaced",
     "brain_ml": "Volume of the registered template brain in ml",
     "brain_signal": "Share of the registered brain that is as bright as tissue",

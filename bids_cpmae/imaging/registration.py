@@ -203,7 +203,7 @@ def register(
     Parameters
     ----------
     fixed, moving : Grid
-        Of any scale of intensities; seen at 4 mm and evened, so that neither finer detail nor coils' light plays a part.
+        Of any scale of intensities; seen at 4 mm and evened: finer detail and the light of coils play no part.
     folder : Path
         Where ANTs may write its transforms; they live as long as the folder does.
     fixed_mask : ndarray of bool, optional
