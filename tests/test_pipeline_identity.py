@@ -54,9 +54,9 @@ def test_new_skins_of_two_contrasts_lie_on_each_other(faces):
     between = cKDTree(skin(first[0], first[2], first[1])[0]).query(points)[0]
     assert len(points) > 5000
     assert np.median(between) <= 1.5
-    # and it is another face
+    # and it is another face: the original's own would lie as near to itself as the two contrasts do to each other
     original = cKDTree(skin(first[0], first[0].data, first[1])[0]).query(points)[0]
-    assert np.median(original) > np.median(between) + 0.5
+    assert np.median(original) > 1.25 * np.median(between)
     assert measures["registration_correlation"] > 0.6
 
 
