@@ -45,7 +45,7 @@ BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
 # layers of detail lie between Gaussians, the first of so many voxels, each of twice the width of the one before, up to
 # this one; how far the finest and the others may be lessened or strengthened at a time
-DETAIL_VOXELS, DETAIL_MM, FAINT = 0.65, 6.0, 1e-3
+DETAIL_VOXELS, DETAIL_MM, FAINT, WIDE_VOXELS = 0.65, 6.0, 1e-3, 2.5
 DETAIL_ROUNDS, FINE_GAIN, COARSE_GAIN = 4, (0.85, 3.0), (0.9, 1.0)
 # faces have a little more of the finest detail than what is around them, and less of the next
 DETAIL_SHARES, DETAIL_SHARES_LARGE = (1.22, 0.7), (1.0, 0.96)
@@ -257,10 +257,18 @@ def _detail(
     tissue = where & binary_dilation(values > TISSUE * level, iterations=2)
     layers = []
     for width in _widths(spacing):
-        smooth = gaussian(values, width / spacing)
+        smooth = _smoothed(values, width / spacing)
         layers.append(values - smooth)
         values = smooth
     return layers, np.array([float(layer[tissue].std()) if tissue.any() else 0.0 for layer in layers])
+
+
+def _smoothed(values: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """What a Gaussian of ``width`` (3,) in voxels yields, on blocks of two where it is so wide that they do not matter."""
+    if min(width) < WIDE_VOXELS:
+        return gaussian(values, width)
+    even, block = np.pad(values, [(0, n % 2) for n in values.shape], mode="edge"), np.full(3, 2)
+    return enlarge(gaussian(blocks(even, block), width / block), block, values.shape)
 
 
 def with_texture(

@@ -7,6 +7,7 @@ import numpy as np
 from bids_cpmae.imaging.headspace import CoordinateMap, grid_points
 
 SLAB_POINTS = 2_000_000
+LINE = 4096
 
 
 def sample_points(volumes: np.ndarray, index: np.ndarray, *, outside: str = "zeros") -> np.ndarray:
@@ -21,17 +22,22 @@ def sample_points(volumes: np.ndarray, index: np.ndarray, *, outside: str = "zer
     size = np.array(volumes.shape[1:], np.float32)
     # grid_sample counts axes from the last to the first, and [-1, 1] from border to border of the voxels
     unit = ((2 * index + 1) / size - 1)[..., ::-1].astype(np.float32)
-    source = torch.from_numpy(np.ascontiguousarray(volumes, np.float32))[None]
-    flat = torch.from_numpy(np.ascontiguousarray(unit)).reshape(1, -1, 1, 1, 3)
-    out = _grid_sample(source, flat, outside)
-    return np.ascontiguousarray(out.reshape(volumes.shape[0], -1).T.numpy()).reshape(*index.shape[:-1], -1)
+    source = torch.from_numpy(np.ascontiguousarray(volumes, np.float32))
+    flat = torch.from_numpy(np.ascontiguousarray(unit).reshape(-1, 3))
+    lines = torch.nn.functional.pad(flat, (0, 0, 0, -len(flat) % LINE)).reshape(-1, 1, LINE, 3)
+    out = _grid_sample(source, lines, outside).movedim(0, -1).reshape(-1, volumes.shape[0])
+    return out[: len(flat)].numpy().reshape(*index.shape[:-1], -1)
 
 
 def _grid_sample(source, unit, outside: str):
+    """Samples (C, X, Y, Z) of channels (C, D, H, W) at places (X, Y, Z, 3)."""
     from torch.nn.functional import grid_sample
 
     padding = "border" if outside == "edge" else "zeros"
-    return grid_sample(source, unit, mode="bilinear", padding_mode=padding, align_corners=False)
+    # threads share out what lies along the first axis of a batch: planes, each of which looks at the same channels
+    batch, planes = source[None].expand(len(unit), *source.shape), unit[:, None]
+    out = grid_sample(batch, planes, mode="bilinear", padding_mode=padding, align_corners=False)
+    return out[:, :, 0].movedim(1, 0)
 
 
 def _to_unit(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -44,14 +50,59 @@ def _to_unit(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _linear(matrix: np.ndarray, shape: tuple[int, ...]):
-    """An affine (3, 4) of the voxel indices of a grid, as a tensor (1, X, Y, Z, 3), float32."""
+    """An affine (3, 4) of the voxel indices of a grid, as a tensor (X, Y, Z, 3), float32."""
     import torch
 
     axes = [
         torch.from_numpy(np.outer(np.arange(n), matrix[:, axis]).astype(np.float32)) for axis, n in enumerate(shape)
     ]
     axes[0] += torch.from_numpy(matrix[:, 3].astype(np.float32))
-    return (axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :])[None]
+    return axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :]
+
+
+def _along_axes(matrix: np.ndarray) -> list[int] | None:
+    """Which axis of one grid each axis of another runs along, from the 4 x 4 between their indices; None if oblique."""
+    leads = np.abs(matrix[:3, :3]).argmax(0)
+    rest = matrix[:3, :3].copy()
+    rest[leads, range(3)] = 0
+    return list(leads) if np.abs(rest).max() < 1e-6 * np.abs(matrix[:3, :3]).max() else None
+
+
+def _shifts(shift: np.ndarray, affine: np.ndarray, target_affine: np.ndarray, target_shape: tuple[int, ...]):
+    """A field of shifts (3, X, Y, Z) seen on another grid, trilinear and constant beyond its edge.
+
+    Returns
+    -------
+    callable
+        Of first plane and number of planes: the shifts there, a tensor (n, Y, Z, 3).
+    """
+    import torch
+
+    between = np.linalg.inv(affine) @ target_affine
+    axes = _along_axes(between)
+    if axes is None:
+        field, place = torch.from_numpy(shift), _to_unit(affine, shift.shape[1:])
+
+        def look_up(start: int, n: int):
+            slab = target_affine.copy()
+            slab[:3, 3] += target_affine[:3, 0] * start
+            return _grid_sample(field, _linear(_chained(place, slab), (n, *target_shape[1:])), "edge").movedim(0, -1)
+
+        return look_up
+    # one axis after the other, which is several times as fast as eight neighbours of every voxel
+    field = torch.from_numpy(np.ascontiguousarray(shift.transpose(0, *(axis + 1 for axis in axes))))
+    first, second, third = (
+        torch.from_numpy(_interpolation(between[axis, own] * np.arange(n) + between[axis, 3], size))
+        for own, (axis, n, size) in enumerate(zip(axes, target_shape, field.shape[1:]))
+    )
+    field = torch.einsum("cxyz,jy,kz->xjkc", field, second, third)
+    return lambda start, n: torch.tensordot(first[start : start + n], field, 1)
+
+
+def _interpolation(at: np.ndarray, size: int) -> np.ndarray:
+    """What takes ``size`` values in a row to linear ones at the indices ``at`` (N,): (N, size), float32."""
+    at = np.clip(at, 0, size - 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size))).astype(np.float32)
 
 
 def resample(
@@ -85,14 +136,14 @@ def resample(
     import torch
 
     channels = np.asarray(volume, np.float32)
-    channels = torch.from_numpy(np.ascontiguousarray(channels if channels.ndim == 4 else channels[None]))[None]
-    place = _to_unit(affine, channels.shape[2:])
+    channels = torch.from_numpy(np.ascontiguousarray(channels if channels.ndim == 4 else channels[None]))
+    place = _to_unit(affine, channels.shape[1:])
     if through is not None:
         # a map is the identity and a shift that varies slowly: only the shift is looked up, in units of the volume
         shift = (through.points - grid_points(through.affine, through.points.shape[:3])) @ place[:, :3].T
-        shift = torch.from_numpy(np.ascontiguousarray(np.moveaxis(shift, -1, 0), np.float32))[None]
-        to_map = _to_unit(through.affine, shift.shape[2:])
-    out = np.empty((channels.shape[1], *target_shape), np.float32)
+        shift = np.ascontiguousarray(np.moveaxis(shift, -1, 0), np.float32)
+        shifts = _shifts(shift, through.affine, target_affine, target_shape)
+    out = np.empty((len(channels), *target_shape), np.float32)
     step = max(1, SLAB_POINTS // max(1, target_shape[1] * target_shape[2]))
     for start in range(0, target_shape[0], step):
         slab = target_affine.copy()
@@ -100,9 +151,8 @@ def resample(
         n = min(step, target_shape[0] - start)
         unit = _linear(_chained(place, slab), (n, *target_shape[1:]))
         if through is not None:
-            moved = _grid_sample(shift, _linear(_chained(to_map, slab), (n, *target_shape[1:])), "edge")
-            unit += moved.movedim(1, -1)
-        out[:, start : start + n] = _grid_sample(channels, unit, outside)[0].numpy()
+            unit += shifts(start, n)
+        out[:, start : start + n] = _grid_sample(channels, unit, outside).numpy()
     return out if np.ndim(volume) == 4 else out[0]
 
 

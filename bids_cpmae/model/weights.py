@@ -127,4 +127,5 @@ def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
     missing = [key for key in missing if not key.endswith(TRAINING_ONLY)]
     if missing or unexpected:
         raise WeightsError(f"{path}: weights do not fit the model (missing {missing[:3]}, unexpected {unexpected[:3]})")
-    return model.eval().to(device)
+    # the order of axes that convolutions reckon in anyway: a quarter of their time went into turning them
+    return model.eval().to(device, memory_format=torch.channels_last_3d)
