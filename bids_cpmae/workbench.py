@@ -36,6 +36,7 @@ GROUPS = {
         "attack": ("bids_cpmae.evaluation.attack", "attackers who learn on some people and meet others"),
         "truth": ("bids_cpmae.evaluation.truth", "brain extraction and segmentation against label maps"),
         "anatomy": ("bids_cpmae.evaluation.anatomy", "masks held against label maps of known anatomy"),
+        "robustness": ("bids_cpmae.evaluation.robustness", "is the face found wherever a head lies, however it is lit"),
     }),
 }  # fmt: skip
 

@@ -1,5 +1,7 @@
 """One scan from file to file: whatever its orientation, type and voxel size, it comes back in its own."""
 
+import gzip
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from bids_cpmae.imaging.certify import KEPT_FIELDS
 from bids_cpmae.imaging.nifti import load_source
 
 
-def reoriented(codes: str) -> nib.Nifti1Image:
-    image = as_image(*average_head())
+def reoriented(codes: str, values: np.ndarray | None = None, dtype=np.int16) -> nib.Nifti1Image:
+    head, affine = average_head()
+    image = as_image(head if values is None else values, affine, dtype)
     return image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(codes)))
 
 
@@ -28,23 +31,18 @@ def rotated(degrees: float, axis: int) -> nib.Nifti1Image:
     return as_image(values, matrix @ affine)
 
 
-def scaled() -> nib.Nifti1Image:
-    values, affine = average_head()
-    image = nib.Nifti1Image(np.rint(values / 0.25 + 100).astype(np.int16), affine)
-    raw = bytearray(image.to_bytes())
-    header = nib.Nifti1Header.from_fileobj(__import__("io").BytesIO(bytes(raw)), check=False)
-    header["scl_slope"], header["scl_inter"] = 0.25, -25
-    header["qform_code"] = header["sform_code"] = 1
-    raw[: header.sizeof_hdr] = header.binaryblock
-    return nib.Nifti1Image.from_bytes(bytes(raw))
+def oblique_and_scaled() -> nib.Nifti1Image:
+    image = rotated(17, 2)
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_dtype(">i2")
+    # values that are no whole numbers are scaled to those that are when they are written
+    scaled = nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine, header)
+    scaled.set_sform(image.affine, 1)
+    return scaled
 
 
-def big_endian() -> nib.Nifti1Image:
-    values, affine = average_head()
-    image = nib.Nifti1Image(values.astype(">i2"), affine, nib.Nifti1Header(endianness=">"))
-    image.header.set_data_dtype(">i2")
-    image.set_sform(affine, 1)
-    return image
+def with_fourth_axis(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    return as_image(np.asanyarray(image.dataobj)[..., None], image.affine, image.get_data_dtype())
 
 
 def fine() -> nib.Nifti1Image:
@@ -55,21 +53,12 @@ def fine() -> nib.Nifti1Image:
     return as_image(big, nib.affines.from_matvec(np.eye(3) * 0.7, start))
 
 
-def four_d() -> nib.Nifti1Image:
-    values, affine = average_head()
-    return as_image(values[..., None], affine)
-
-
+# each goes the whole way, so that one case stands for several things that can be odd
 CASES = {
-    "flipped": lambda: reoriented("LPS"),
-    "permuted": lambda: reoriented("PIR"),
+    "flipped, uint8": lambda: reoriented("LPS", np.clip(average_head()[0] / 4, 0, 255), np.uint8),
+    "permuted, float32, 4-D with one volume": lambda: with_fourth_axis(reoriented("PIR", dtype=np.float32)),
     "rotated by header": lambda: rotated(90, 0),
-    "oblique": lambda: rotated(17, 2),
-    "int16 with slope": scaled,
-    "uint8": lambda: as_image(np.clip(average_head()[0] / 4, 0, 255), average_head()[1], np.uint8),
-    "float32": lambda: as_image(*average_head(), np.float32),
-    "big-endian": big_endian,
-    "4-D with one volume": four_d,
+    "oblique, big-endian, int16 with slope": oblique_and_scaled,
     "0.7 mm": fine,
 }
 
@@ -78,7 +67,7 @@ CASES = {
 def test_a_scan_comes_back_in_its_own_geometry_and_type(name, tmp_path):
     image = CASES[name]()
     path = tmp_path / "sub-01_T1w.nii.gz"
-    path.write_bytes(__import__("gzip").compress(image.to_bytes(), 1))
+    path.write_bytes(gzip.compress(image.to_bytes(), 1))
     before = load_source(path)
     # a head that lies across its header is refused without it
     result = reface(path, force=name == "rotated by header")

@@ -264,7 +264,7 @@ def _detail(
 
 
 def _smoothed(values: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """What a Gaussian of ``width`` (3,) in voxels yields, on blocks of two where it is so wide that they do not matter."""
+    """What a Gaussian of ``width`` (3,) in voxels yields; worked out on blocks of two where it is wide."""
     if min(width) < WIDE_VOXELS:
         return gaussian(values, width)
     even, block = np.pad(values, [(0, n % 2) for n in values.shape], mode="edge"), np.full(3, 2)

@@ -21,8 +21,8 @@ from bids_cpmae.imaging.skin import otsu_threshold
 
 LPS = np.array([-1.0, -1.0, 1.0])
 REGISTRATION_MM = 4.0
-# at 8 mm, where after 15 nothing changes any more, as the affine step does at 4 mm before it, and at 4 mm: twice as many
-# there, two seconds, bring brains nearer by half a hundredth of Dice, skins not at all; mean squares in place of mutual
+# at 8 mm, where the affine step ends, too, and after 15 nothing changes any more, and at 4 mm: twice as many there,
+# two seconds, bring brains nearer by half a hundredth of Dice, skins not at all; mean squares in place of mutual
 # information, as fast, lose the brain where contrast is another
 SYN_ITERATIONS, SYN_STEP = (15, 3), 0.25
 START_PITCHES, FURTHER_PITCHES = (0.0, -20.0, 20.0), (-40.0, 40.0)
