@@ -137,6 +137,32 @@ def test_training_resumes_where_it_stopped(tmp_path, monkeypatch):
     assert steps[0] == "step" and steps[-1] == "50"
 
 
+def test_ears_of_a_portrait_stand_out_and_nothing_else_changes():
+    """A block of a head with flat ears: they stand further out and further back, and stay two of a kind."""
+    from bids_cpmae.imaging.template import EARS_BIT, load_template
+    from bids_cpmae.training.portrait import EAR_OUT, EAR_REACH, EAR_RIM, with_standing_ears
+
+    ears = load_template().fine(EARS_BIT)
+    x, y, z = np.indices(ears.shape, sparse=True)
+    centre = np.argwhere(ears)[:, 1:].mean(0)
+    head = (np.abs(x - 127.5) < 80) & (np.abs(y - 128) < 90) & (np.abs(z - 128) < 100)
+    mould = ((y - centre[0]) ** 2 + (z - centre[1]) ** 2 < 12**2) & (np.abs(x - 127.5) < 90)
+    portrait = np.where(head | mould, 0.5, 0).astype(np.float32)
+    found = with_standing_ears(portrait)
+    assert np.array_equal(found, found[::-1])
+    before, after = (np.abs(np.argwhere(part > 0.25)[:, 0] - 127.5).max() for part in (portrait, found))
+    assert after - 80 == pytest.approx(EAR_OUT * (before - 80), abs=1)
+    # the foremost and the hindmost of what stands out further than the mould did
+    beyond = np.argwhere(found[128 + 90 :] > 0.25)[:, 1] - centre[0]
+    assert beyond.min() < -14 and beyond.max() < 11
+    far = ~ears.any(0)
+    rows, columns = (slice(hit.min() - EAR_REACH - EAR_RIM, hit.max() + EAR_REACH + EAR_RIM + 1)
+                     for hit in np.nonzero(~far))  # fmt: skip
+    far[rows, columns] = False
+    assert np.array_equal(found[:, far], portrait[:, far])
+    assert np.array_equal(found[128 - 78 : 128 + 78], portrait[128 - 78 : 128 + 78])
+
+
 def test_lips_of_a_portrait_touch_and_its_teeth_stay():
     """A slit of 3 mm between the lips is closed to four fifths; a mouth of 14 mm behind them stays open."""
     from bids_cpmae.training.portrait import LIPS, with_closed_lips

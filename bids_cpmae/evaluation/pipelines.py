@@ -32,7 +32,7 @@ MAP_MM = 4.0
 FIELD_OF_VIEW_MM, PAD_MM = 170.0, 10.0
 WINSOR_PERCENT = (1.0, 97.0)
 STEPS = ("brain extraction", "segmentation", "normalisation")
-VERSION = 3
+VERSION = 4
 
 
 @dataclass

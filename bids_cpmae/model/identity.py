@@ -23,15 +23,19 @@ from bids_cpmae.imaging.template import BRAIN_BIT, HEAD_BIT, SPACING, load_templ
 
 FIELD_MM = 8
 RAMP_MM = {"face": 16.0, "head": 10.0}
-PORTRAIT_MARGIN_MM = 4.0
+PORTRAIT_MARGIN_MM, EARS_MARGIN_MM = 4.0, 20.0
 WHOLE = (slice(None),) * 3
 
 
 @lru_cache(maxsize=1)
 def portrait_voxels() -> np.ndarray:
-    """Which voxels of head space a portrait holds: head and a rim of air, no brain. (256, 256, 256), True = held."""
+    """Which voxels of head space a portrait holds: head and a rim of air, no brain. (256, 256, 256), True = held.
+
+    The rim is wider beside the ears, which stand out further in a portrait than in the template.
+    """
     template = load_template()
-    near = distance_in(~template.mask(HEAD_BIT), SPACING) <= PORTRAIT_MARGIN_MM
+    away = distance_in(~template.mask(HEAD_BIT), SPACING)
+    near = (away <= PORTRAIT_MARGIN_MM) | (template.replaced_with_air(("ears",)) & (away <= EARS_MARGIN_MM))
     for axis in range(3):
         near = np.repeat(near, SPACING, axis)
     return near & ~template.fine(BRAIN_BIT)
