@@ -9,7 +9,7 @@ from bids_cpmae.errors import WeightsError
 from bids_cpmae.imaging.light import lit
 from bids_cpmae.imaging.template import BRAIN_BIT, load_portrait, load_template
 from bids_cpmae.model.cpmae import CPMAE, SamplingConfig, blended
-from bids_cpmae.model.identity import Identity, bend, share_of, shares
+from bids_cpmae.model.identity import Identity, bend, portrait_voxels, share_of, shares
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells, group_cells
 from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig
@@ -176,6 +176,16 @@ def test_weights_come_back_from_their_file(model, scan, tmp_path, monkeypatch):
     assert torch.allclose(loaded.skull.decode(codes), model.skull.decode(codes), atol=2e-2)
     assert torch.allclose(loaded.identity.components, model.identity.components, atol=2e-2)
     assert np.allclose(loaded.identity.portrait, model.identity.portrait, atol=1e-6)
+
+
+def test_weights_with_a_portrait_of_an_earlier_version_are_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("bids_cpmae.model.identity.EARS_MARGIN_MM", 4.0)
+    portrait_voxels.cache_clear()
+    path = save_weights(tmp_path / "w.safetensors", model.skull, model.brain, model.mae, model.identity)
+    monkeypatch.undo()
+    portrait_voxels.cache_clear()
+    with pytest.raises(WeightsError, match="w.safetensors.*earlier version.*train mae"):
+        load_cpmae(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all"])

@@ -140,7 +140,7 @@ def test_training_resumes_where_it_stopped(tmp_path, monkeypatch):
 def test_ears_of_a_portrait_stand_out_and_nothing_else_changes():
     """A block of a head with flat ears: they stand further out and further back, and stay two of a kind."""
     from bids_cpmae.imaging.template import EARS_BIT, load_template
-    from bids_cpmae.training.portrait import EAR_OUT, EAR_REACH, EAR_RIM, with_standing_ears
+    from bids_cpmae.training.mending import EAR_OUT, EAR_REACH, EAR_RIM, with_standing_ears
 
     ears = load_template().fine(EARS_BIT)
     x, y, z = np.indices(ears.shape, sparse=True)
@@ -165,7 +165,7 @@ def test_ears_of_a_portrait_stand_out_and_nothing_else_changes():
 
 def test_lips_of_a_portrait_touch_and_its_teeth_stay():
     """A slit of 3 mm between the lips is closed to four fifths; a mouth of 14 mm behind them stays open."""
-    from bids_cpmae.training.portrait import LIPS, with_closed_lips
+    from bids_cpmae.training.mending import LIPS, with_closed_lips
 
     portrait = np.full((256,) * 3, 0.5, np.float32)
     x, y, z = LIPS

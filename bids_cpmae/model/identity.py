@@ -72,7 +72,9 @@ class Identity(nn.Module):
         return torch.from_numpy(np.rint(255 * np.clip(self.portrait[portrait_voxels()], 0, 1)).astype(np.uint8))
 
     def unpack_portrait(self, packed: Tensor) -> None:
-        """Take a portrait that `pack_portrait` packed."""
+        """Take a portrait that `pack_portrait` packed; ValueError for one that was packed by other voxels."""
+        if len(packed) != portrait_voxels().sum():
+            raise ValueError("holds a portrait of an earlier version")
         self.portrait = np.zeros(head_shape(), np.float32)
         self.portrait[portrait_voxels()] = packed.numpy().astype(np.float32) / 255
 

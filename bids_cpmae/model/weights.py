@@ -119,7 +119,10 @@ def load_cpmae(path: Path | None = None, device: str = "cpu") -> CPMAE:
     )
     identity = Identity(len(tensors["identity.components"]), tensors["identity.where"])
     if "identity.portrait" in tensors:
-        identity.unpack_portrait(tensors.pop("identity.portrait"))
+        try:
+            identity.unpack_portrait(tensors.pop("identity.portrait"))
+        except ValueError as error:
+            raise WeightsError(f"{path}: {error}; make the file again by `cpmae train mae`") from error
     else:  # as in the shipped file, whose portrait lies beside it
         identity.portrait = load_portrait()
     model = CPMAE(skull, brain, MaskedAutoencoder(MAEConfig(**configs["mae"])), identity, shipped_anatomy())

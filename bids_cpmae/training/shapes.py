@@ -24,10 +24,11 @@ from bids_cpmae.imaging.intensity import BRAIN_LEVEL
 from bids_cpmae.imaging.registration import Grid, Registration, scratch_folder
 from bids_cpmae.imaging.resample import downsample
 from bids_cpmae.imaging.template import HEAD_BIT, SPACING, load_template
-from bids_cpmae.model.identity import FIELD_MM, Identity, portrait_voxels
+from bids_cpmae.model.identity import FIELD_MM, Identity
 from bids_cpmae.model.regions import cells
 from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.contrasts import WHITE, draw_contrast
+from bids_cpmae.training.mending import finished
 
 LOG = logging.getLogger(__name__)
 PULL_MM = 4
@@ -166,5 +167,5 @@ def fit_identity(bank: Bank, *, components: int = COMPONENTS) -> Identity:
     identity.mean.copy_(torch.from_numpy(mean[:, near]))
     modes = (scores.T @ flat / len(fields)).reshape(components, *mean.shape)
     identity.components.copy_(torch.from_numpy(modes[:, :, near]))
-    identity.portrait = np.where(portrait_voxels(), bank.portrait(), np.float32(0))
+    identity.portrait = finished(bank.portrait())
     return identity
