@@ -19,6 +19,7 @@ BRAIN_BIT, FACE_BIT, EARS_BIT, HEAD_BIT = 1, 2, 4, 8
 ALIGNMENT_MARGIN_MM = 20
 REGISTRATION_MARGIN_MM = 24
 CORE_MARGIN_MM = 10
+EARS_RIM_MM = 4
 FAINT = 0.03
 
 
@@ -42,9 +43,17 @@ class Template:
         return (self.masks & bit) > 0
 
     def replaced(self, regions: tuple[str, ...] = ("face", "ears")) -> np.ndarray:
-        """Face and/or ears, True inside, as drawn on the template and without the air beyond them."""
-        bits = {"face": FACE_BIT, "ears": EARS_BIT}
-        return np.logical_or.reduce([self.mask(bits[name]) for name in regions])
+        """Face and/or ears, True inside, without the air beyond them."""
+        parts = {"face": self.mask(FACE_BIT), "ears": self._ears_and_rim()}
+        return np.logical_or.reduce([parts[name] for name in regions])
+
+    def _ears_and_rim(self) -> np.ndarray:
+        """Ears as drawn on the template, and what lies around them seen from the side, where others have their rims."""
+        from scipy.ndimage import binary_dilation, generate_binary_structure
+
+        beside = generate_binary_structure(3, 1)
+        beside[[0, 2]] = False
+        return binary_dilation(self.mask(EARS_BIT), beside, iterations=EARS_RIM_MM // SPACING)
 
     def replaced_with_air(self, regions: tuple[str, ...] = ("face", "ears")) -> np.ndarray:
         """`replaced`, and all that lies in front of the face or beside the ears, to the edge of head space."""
@@ -52,7 +61,7 @@ class Template:
         if "face" in regions:
             out |= np.maximum.accumulate(self.mask(FACE_BIT), axis=1)
         if "ears" in regions:
-            ears, middle = self.mask(EARS_BIT), self.masks.shape[0] // 2
+            ears, middle = self._ears_and_rim(), self.masks.shape[0] // 2
             out[middle:] |= np.maximum.accumulate(ears[middle:], axis=0)
             out[:middle] |= np.maximum.accumulate(ears[:middle][::-1], axis=0)[::-1]
         return out
