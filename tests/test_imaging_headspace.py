@@ -68,6 +68,30 @@ def test_coordinate_maps_go_on_linearly_beyond_their_grid():
     assert np.allclose(field(points), points + shift, atol=1e-3)
 
 
+@pytest.mark.parametrize("turn", ["none", "axes change places", "oblique"])
+def test_resampling_through_a_map_looks_where_the_map_says(turn):
+    """A ramp, in which every place has a value of its own, through a map that bends, on grids that lie differently."""
+    rng = np.random.default_rng(0)
+    affine, weights = np.diag([4.0, 4.0, 4.0, 1.0]), np.array([1.0, -2.0, 0.5])
+    places = grid_points(affine, (9, 8, 7))
+    bend = CoordinateMap(affine, (places + rng.uniform(-3, 3, places.shape)).astype(np.float32))
+    volume = np.diag([1.0, 1.5, 2.0, 1.0])
+    volume[:3, 3] = -20
+    ramp = grid_points(volume, (80, 60, 50)) @ weights
+    target = {
+        "none": np.diag([1.0, 1.2, 1.4, 1.0]),
+        "axes change places": np.array([[0, 1.2, 0, 1], [0, 0, -1.0, 22], [1.3, 0, 0, 2], [0, 0, 0, 1]]),
+        "oblique": np.array([[0.9, -0.4, 0, 9], [0.4, 0.9, 0, 2], [0, 0, 1.0, 3], [0, 0, 0, 1]]),
+    }[turn]
+    shape = (16, 17, 15)
+    found = resample(np.stack([ramp, 2 * ramp]), volume, target, shape, through=bend)
+    points = grid_points(target, shape)
+    inside = ((points >= 0) & (points <= 4 * (np.array([9, 8, 7]) - 1))).all(-1)
+    assert inside.mean() > 0.6
+    np.testing.assert_allclose(found[0][inside], (bend(points) @ weights)[inside], atol=2e-3)
+    np.testing.assert_allclose(found[1], 2 * found[0], rtol=1e-5)
+
+
 def test_downsampling_keeps_the_mean_and_quietens_noise():
     rng = np.random.default_rng(0)
     noise = 10 + rng.standard_normal((40, 40, 40))
