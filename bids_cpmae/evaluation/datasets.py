@@ -76,16 +76,21 @@ def add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"de-identify the originals here too: {' '.join(METHODS)}",
     )  # fmt: skip
     parser.add_argument(
+        "-w", "--work-dir", "--work_dir", type=Path, default=Path("work"), metavar="DIR",
+        help="what is remembered for the next run; it holds original faces, never share it (default: %(default)s)",
+    )  # fmt: skip
+    add_people_arguments(parser)
+
+
+def add_people_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say who of a dataset is measured, by how many processes, and by which seed."""
+    parser.add_argument(
         "--participants-split", "--participants_split", metavar="SPLIT",
         help="measure only people with this value in the column `split` of participants.tsv (default: everybody)",
     )  # fmt: skip
     parser.add_argument(
         "--people", type=int, metavar="N", help="measure only N of them, chosen by the seed (default: all)"
     )
-    parser.add_argument(
-        "-w", "--work-dir", "--work_dir", type=Path, default=Path("work"), metavar="DIR",
-        help="what is remembered for the next run; it holds original faces, never share it (default: %(default)s)",
-    )  # fmt: skip
     parser.add_argument("--nprocs", type=int, default=1, metavar="N", help="heads at a time (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
 
@@ -108,17 +113,14 @@ def open_comparison(args: argparse.Namespace) -> Comparison:
         When a folder cannot be made, or is or lies inside the originals or a derivative.
     """
     originals = find_originals(args.originals)
-    people = people_of_split(args.originals, args.participants_split) if args.participants_split else list(originals)
-    unpaired = [person for person in people if person not in originals]
-    if unpaired:
-        raise InputError(f"{args.originals}: no original T1w of {' '.join(unpaired[:5])}", ExitCode.NO_INPUT)
-    if args.people is not None:
-        people = some_people(people, args.people, args.seed)
+    people = chosen_people(args, originals)
     names = [*args.methods, *(name for name, _ in args.derivatives)]
     if len(set(names)) < len(names):
         raise InputError(f"a method is named twice ({' '.join(names)})", ExitCode.USAGE)
     derivatives = {name: find_derivative(name, path, people, originals) for name, path in args.derivatives}
-    _make_folders(args)
+    make_folders([args.out, args.work_dir], [args.originals, *(path for _, path in args.derivatives)])
+    if args.work_dir.resolve().is_relative_to(args.out.resolve()):
+        raise OutputError(f"{args.work_dir}: the work folder holds faces and may not lie in the output folder")
     from bids_cpmae.evaluation.baselines import make_all
 
     scans = {person: originals[person] for person in people}
@@ -126,17 +128,38 @@ def open_comparison(args: argparse.Namespace) -> Comparison:
     return Comparison(originals, people, {ORIGINAL: scans, **made, **derivatives}, args.out, args.work_dir, args.seed)
 
 
-def _make_folders(args: argparse.Namespace) -> None:
-    inputs = [args.originals, *(path for _, path in args.derivatives)]
-    for folder in (args.out, args.work_dir):
+def chosen_people(args: argparse.Namespace, originals: dict[str, Path]) -> list[str]:
+    """Who the options of `add_people_arguments` ask for, of those with an original.
+
+    Raises
+    ------
+    InputError
+        When somebody of the split has no original, or there are not as many people.
+    """
+    people = people_of_split(args.originals, args.participants_split) if args.participants_split else list(originals)
+    unpaired = [person for person in people if person not in originals]
+    if unpaired:
+        raise InputError(f"{args.originals}: no original T1w of {' '.join(unpaired[:5])}", ExitCode.NO_INPUT)
+    if args.people is not None:
+        people = some_people(people, args.people, args.seed)
+    return people
+
+
+def make_folders(folders: list[Path], inputs: list[Path]) -> None:
+    """Make folders to write to, none of them in an input dataset.
+
+    Raises
+    ------
+    OutputError
+        When one lies there or cannot be made.
+    """
+    for folder in folders:
         if any(folder.resolve().is_relative_to(path.resolve()) for path in inputs):
             raise OutputError(f"{folder}: lies inside an input dataset; choose a folder outside it")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be made ({error})") from error
-    if args.work_dir.resolve().is_relative_to(args.out.resolve()):
-        raise OutputError(f"{args.work_dir}: the work folder holds faces and may not lie in the output folder")
 
 
 def find_originals(dataset: Path) -> dict[str, Path]:

@@ -20,8 +20,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from bids_cpmae.bids.verdicts import PASS, judge, verdict_of
-from bids_cpmae.errors import CPMAEError, ExitCode, OutputError
-from bids_cpmae.evaluation.datasets import find_originals, people_of_split, some_people
+from bids_cpmae.errors import CPMAEError, ExitCode
+from bids_cpmae.evaluation.datasets import add_people_arguments, chosen_people, find_originals, make_folders
 from bids_cpmae.evaluation.tables import print_table, write_tsv
 from bids_cpmae.imaging.facemask import FaceLocation, locate_face
 from bids_cpmae.imaging.fields import blocks
@@ -64,7 +64,7 @@ class Disturbed:
     moved: np.ndarray
 
 
-def _turned(scan: SourceImage, brain: np.ndarray, rng: np.random.Generator, *, degrees: tuple[float, float, float]):
+def _turned(scan: SourceImage, brain: np.ndarray, rng: np.random.Generator, *, degrees: tuple[float, ...]) -> Disturbed:
     """The head turned about its brain's middle: nodding backwards, tilted to its left and turned to its left."""
     middle = apply_affine(scan.affine, np.argwhere(brain).mean(0))
     moved = np.eye(4)
@@ -216,28 +216,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--disturbances", nargs="+", default=list(DISTURBANCES), choices=DISTURBANCES, metavar="NAME",
         help=f"what is done to scans (default: all of {' '.join(DISTURBANCES)})",
     )  # fmt: skip
-    parser.add_argument(
-        "--participants-split", "--participants_split", metavar="SPLIT",
-        help="only people with this value in the column `split` of participants.tsv (default: everybody)",
-    )  # fmt: skip
-    parser.add_argument("--people", type=int, metavar="N", help="only N of them, chosen by the seed (default: all)")
-    parser.add_argument("--nprocs", type=int, default=1, metavar="N", help="heads at a time (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    add_people_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run ``cpmae evaluate robustness``; 1 where something goes wrong unnoticed."""
     originals = find_originals(args.originals)
-    people = people_of_split(args.originals, args.participants_split) if args.participants_split else list(originals)
-    people = [person for person in people if person in originals]
-    if args.people is not None:
-        people = some_people(people, args.people, args.seed)
-    if args.out.resolve().is_relative_to(args.originals.resolve()):
-        raise OutputError(f"{args.out}: lies inside the input dataset; choose a folder outside it")
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{args.out}: cannot be made ({error})") from error
+    people = chosen_people(args, originals)
+    make_folders([args.out], [args.originals])
     rows: list[tuple] = []
     with ProcessPoolExecutor(args.nprocs, mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         jobs = [pool.submit(examine, person, originals[person], args.disturbances, args.seed) for person in people]

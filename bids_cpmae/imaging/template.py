@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -44,9 +44,10 @@ class Template:
 
     def replaced(self, regions: tuple[str, ...] = ("face", "ears")) -> np.ndarray:
         """Face and/or ears, True inside, without the air beyond them."""
-        parts = {"face": self.mask(FACE_BIT), "ears": self._ears_and_rim()}
+        parts = {"face": self.mask(FACE_BIT), "ears": self._ears_and_rim}
         return np.logical_or.reduce([parts[name] for name in regions])
 
+    @cached_property
     def _ears_and_rim(self) -> np.ndarray:
         """Ears as drawn on the template, and what lies around them seen from the side, where others have their rims."""
         from scipy.ndimage import binary_dilation, generate_binary_structure
@@ -61,7 +62,7 @@ class Template:
         if "face" in regions:
             out |= np.maximum.accumulate(self.mask(FACE_BIT), axis=1)
         if "ears" in regions:
-            ears, middle = self._ears_and_rim(), self.masks.shape[0] // 2
+            ears, middle = self._ears_and_rim, self.masks.shape[0] // 2
             out[middle:] |= np.maximum.accumulate(ears[middle:], axis=0)
             out[:middle] |= np.maximum.accumulate(ears[:middle][::-1], axis=0)[::-1]
         return out
