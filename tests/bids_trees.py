@@ -32,17 +32,18 @@ def write_dataset(root: Path, *relatives: str, description: dict | None = None) 
     return root
 
 
-def write_head(path: Path, *, dtype=np.int16, affine=None, shape=None) -> Path:
-    """The package's average head, which is nobody's, as a scan at 2 mm or on a grid given."""
+def write_head(path: Path, *, spacing: float = 2.0) -> Path:
+    """The package's average head, which is nobody's, as a scan of so many mm."""
     from bids_cpmae.imaging.resample import resample
-    from bids_cpmae.imaging.template import load_template
+    from bids_cpmae.imaging.template import SPACING, load_template
 
     grid = load_template().grid
-    affine, shape = (grid.affine, grid.data.shape) if affine is None else (affine, shape)
+    affine = grid.affine @ np.diag([spacing / SPACING] * 3 + [1])
+    shape = tuple(int(np.ceil(size * SPACING / spacing)) for size in grid.data.shape)
     head = resample(grid.data, grid.affine, affine, shape)
     noise = np.random.default_rng(0).standard_normal(head.shape, dtype=np.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(np.rint(np.abs(500 * head + 8 * noise)).astype(dtype), affine), path)
+    nib.save(nib.Nifti1Image(np.rint(np.abs(500 * head + 8 * noise)).astype(np.int16), affine), path)
     return path
 
 

@@ -9,6 +9,19 @@ from browser import browser  # noqa: F401 (a fixture)
 from heads import as_image, average_head
 from phantoms import CASES, Phantom, make_phantom
 
+# files that take minutes: begun last, one would keep a worker after all others have ended
+LONG = (
+    "test_containers", "test_workflow_contrasts", "test_cluster_slurm", "test_faults", "test_pipeline_privacy",
+    "test_pipeline_geometry", "test_pipeline_identity", "test_pipeline_contrast", "test_report_recognition",
+    "test_evaluation_privacy", "test_workflow_run", "test_scale", "test_evaluation_robustness",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, but faults after containers, beside which a run may not end in the seconds it is given."""
+    order = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def head_image() -> nib.Nifti1Image:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import hashlib
 import io
 import re
 import zipfile
@@ -40,8 +41,19 @@ class Original:
         self.face = face & (stored > np.percentile(stored[face], 50))
         self.fine = fine(stored)
         self.least_seen = least_seen
-        self.rows = list(self._rows())
+        kinds = {stored.dtype.newbyteorder(order) for order in "<>"} | {np.dtype("<f4"), np.dtype("<f8")}
+        rows = list(self._rows())
+        self.raw = Needles(row.astype(kind).tobytes() for row in rows for kind in kinds)
+        self.text = Needles(b" ".join(str(value).encode() for value in row.tolist()) for row in rows)
         self.planes = [list(self._planes(axis)) for axis in range(3)]
+        self._known: dict[bytes, list[str]] = {}
+
+    def kinds_in(self, content: bytes) -> list[str]:
+        """Kinds of leftovers in a file's bytes; the same bytes are looked through once."""
+        key = hashlib.sha256(content).digest()
+        if key not in self._known:
+            self._known[key] = sorted(set(_kinds(content, self)))
+        return self._known[key]
 
     def _rows(self):
         """Stretches of varied face voxels along each axis."""
@@ -56,10 +68,29 @@ class Original:
             yield from varied[:: max(1, len(varied) // ROWS)]
 
     def _planes(self, axis: int):
-        """Fine structure and face of every other plane across an axis that shows enough of it."""
+        """Evened fine structure and places of the face in every other plane across an axis that shows enough of it."""
         for value, where in list(zip(np.moveaxis(self.stored, axis, 0), np.moveaxis(self.face, axis, 0)))[::2]:
             if where.sum() >= self.least_seen:
-                yield fine(value)[where], where
+                yield even(fine(value)[where]), np.flatnonzero(where)
+
+
+class Needles:
+    """Strings of 8 bytes and more, searched for all at once by how they begin."""
+
+    def __init__(self, needles) -> None:
+        self.by_start: dict[int, list[bytes]] = {}
+        for needle in set(needles):
+            self.by_start.setdefault(int.from_bytes(needle[:8], "little"), []).append(needle)
+        self.starts = np.array(sorted(self.by_start), "<u8")
+
+    def are_in(self, content: bytes) -> bool:
+        """Whether any of them is."""
+        found = set()
+        for offset in range(min(8, len(content)) if self.starts.size else 0):
+            there = np.frombuffer(content, "<u8", (len(content) - offset) // 8, offset)
+            at = np.searchsorted(self.starts, there).clip(max=self.starts.size - 1)
+            found |= set(there[self.starts[at] == there].tolist())
+        return any(needle in content for start in found for needle in self.by_start[start])
 
 
 def fine(values: np.ndarray) -> np.ndarray:
@@ -68,9 +99,15 @@ def fine(values: np.ndarray) -> np.ndarray:
     return values - gaussian_filter(values, FINE)
 
 
+def even(values: np.ndarray) -> np.ndarray:
+    """A sample about its mean and of length one; of none where all values are the same."""
+    values = values - values.mean()
+    return values / (np.linalg.norm(values) or 1)
+
+
 def alike(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation of two samples, sign aside."""
-    return abs(float(np.corrcoef(a, b)[0, 1])) if a.size > 1 and a.std() > 0 and b.std() > 0 else 0.0
+    return abs(float(even(a) @ even(b))) if a.size else 0.0
 
 
 def leftovers(folder: Path, original: Original) -> list[str]:
@@ -79,7 +116,7 @@ def leftovers(folder: Path, original: Original) -> list[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(folder).as_posix()
-            found += [f"{name}: {kind}" for kind in sorted(set(_kinds(path.read_bytes(), original)))]
+            found += [f"{name}: {kind}" for kind in original.kinds_in(path.read_bytes())]
     return found
 
 
@@ -102,8 +139,7 @@ def _kinds(content: bytes, original: Original, depth: int = 0):
     picture = _picture(content)
     if picture is not None and _shows_slice(picture, original):
         yield "picture"
-    kinds = {original.stored.dtype.newbyteorder(order) for order in "<>"} | {np.dtype("<f4"), np.dtype("<f8")}
-    if any(row.astype(kind).tobytes() in content for row in original.rows for kind in kinds):
+    if original.raw.are_in(content):
         yield "bytes"
     for block in BASE64.findall(content):
         try:
@@ -111,7 +147,7 @@ def _kinds(content: bytes, original: Original, depth: int = 0):
         except (binascii.Error, ValueError):
             continue
     text = b"" if b"\0" in content[:2000] else re.sub(rb"[\s,;]+", b" ", content)
-    if text and any(b" ".join(str(value).encode() for value in row.tolist()) in text for row in original.rows):
+    if original.text.are_in(text):
         yield "text"
 
 
@@ -157,6 +193,6 @@ def _shows_slice(picture: np.ndarray, original: Original) -> bool:
             seen = np.asarray(drawn.resize(shape[::-1], Image.Resampling.BOX), float)
             seen = np.rot90(seen, turn % 4)
             seen = fine(seen.T if turn > 3 else seen)
-            if any(alike(seen[where], values) > MOST_CORRELATED for values, where in planes):
+            if any(abs(even(seen.ravel()[where]) @ values) > MOST_CORRELATED for values, where in planes):
                 return True
     return False

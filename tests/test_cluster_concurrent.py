@@ -18,6 +18,7 @@ from bids_cpmae.errors import InputError
 from bids_cpmae.report.write import write_overview
 
 RUNS, ROUNDS = 6, 8
+APPS = 4
 needs_validator = pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
 
 
@@ -112,7 +113,7 @@ def test_an_index_is_made_once_and_is_whole_for_all(tmp_path):
 def place(tmp_path_factory):
     """The app started for several participants at the same moment; their scans stop it early, tables and pages come."""
     place = tmp_path_factory.mktemp("concurrent")
-    labels = [f"{number:02d}" for number in range(RUNS)]
+    labels = [f"{number:02d}" for number in range(APPS)]
     raw = write_dataset(place / "raw", *(f"sub-{label}/anat/sub-{label}_T1w.nii.gz" for label in labels))
     for label in labels:
         write_scan(raw / f"sub-{label}/func/sub-{label}_task-rest_bold.nii.gz")

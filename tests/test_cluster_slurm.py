@@ -35,7 +35,7 @@ def place(tmp_path_factory, slurm):  # noqa: F811
     place = tmp_path_factory.mktemp("cluster")
     raw = write_dataset(place / "raw")
     for label in WHOLE:
-        write_head(image_of(raw, label))
+        write_head(image_of(raw, label), spacing=4)
     for label in CUT:
         write_scan(image_of(raw, label)).write_bytes(image_of(raw, WHOLE[0]).read_bytes()[:5000])
     weights = write_tiny_weights(place / "tiny.safetensors")

@@ -50,12 +50,19 @@ def faces(real_data):
 
 
 @pytest.fixture(scope="module")
-def between(faces) -> float:
+def first_skin(faces) -> tuple[np.ndarray, np.ndarray]:
+    """The first scan's new `skin`."""
+    source, mask, stored = faces[0]
+    return skin(source, stored, mask)
+
+
+@pytest.fixture(scope="module")
+def between(faces, first_skin) -> float:
     """How far in mm the new skins of the two scans lie apart, by the median."""
-    first, second, rigid, *_ = faces
-    points = apply_affine(rigid, skin(second[0], second[2], second[1])[1])
+    (source, mask, stored), rigid = faces[1], faces[2]
+    points = apply_affine(rigid, skin(source, stored, mask)[1])
     assert len(points) > 5000
-    return float(np.median(cKDTree(skin(first[0], first[2], first[1])[0]).query(points)[0]))
+    return float(np.median(cKDTree(first_skin[0]).query(points)[0]))
 
 
 def test_new_skins_of_two_contrasts_lie_on_each_other(faces, between):
@@ -63,15 +70,15 @@ def test_new_skins_of_two_contrasts_lie_on_each_other(faces, between):
     assert faces[3]["registration_correlation"] > 0.6
 
 
-def test_new_skins_are_not_the_old_one(faces, between):
+def test_new_skins_are_not_the_old_one(faces, first_skin, between):
     """The original's own would lie as near to itself as the two contrasts do to each other; identities differ."""
-    (first, mask, stored), frame = faces[0], faces[4]
+    (first, mask, _), frame = faces[0], faces[4]
     original = cKDTree(skin(first, first.data, mask)[0])
-    others = [stored]
+    new = [first_skin[1]]
     for seed in OTHER_SEEDS:
         head = load_cpmae(None, "cpu").remodel(frame.volume, frame.blank, identity_seed=seed)
-        others.append(compose_series(first, mask, resample_to_scan(frame, head, first, mask)))
-    away = [np.median(original.query(skin(first, other, mask)[1])[0]) for other in others]
+        new.append(skin(first, compose_series(first, mask, resample_to_scan(frame, head, first, mask)), mask)[1])
+    away = [np.median(original.query(points)[0]) for points in new]
     assert np.median(away) > between + 0.5
 
 

@@ -107,10 +107,10 @@ def place(tmp_path_factory):
     """A run over one participant with four scans, and one whose T1w scan is cut short."""
     place = tmp_path_factory.mktemp("study")
     raw = write_dataset(place / "raw", BOLD)
-    write_head(raw / T1W)
+    write_head(raw / T1W, spacing=3)
     grid, rigid = load_template().grid, moved((0.04, 0, 0.05), (3, -2, 4))
-    affine = rigid @ nib.affines.from_matvec(np.diag([2.0, 2.0, 4.0]), (-100, -115, -125))
-    other = resample(t2_like(grid.data), grid.affine, np.linalg.inv(rigid) @ affine, (100, 116, 58))
+    affine = rigid @ nib.affines.from_matvec(np.diag([3.0, 3.0, 4.0]), (-100, -115, -125))
+    other = resample(t2_like(grid.data), grid.affine, np.linalg.inv(rigid) @ affine, (67, 78, 58))
     for name, factor in ((T2W, 1.0), (ECHOES[0], 0.8), (ECHOES[1], 0.4), (ALONE, 1.0)):
         noise = np.random.default_rng(len(name)).standard_normal((2, *other.shape)) * 8
         stored = np.hypot(factor * other + noise[0], noise[1])

@@ -48,7 +48,7 @@ def place(tmp_path_factory):
     """A dataset with one good scan, one cut short and one that DataLad has not fetched, after a run."""
     place = tmp_path_factory.mktemp("private place")
     raw = write_dataset(place / "raw")
-    head = write_head(place / "annex" / "KEY.nii.gz")
+    head = write_head(place / "annex" / "KEY.nii.gz", spacing=4)
     image = nib.load(head)
     image.header["descrip"] = b"Ann Example 1970"
     nib.save(image, head)
