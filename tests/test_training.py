@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_dilation
 from torch import nn
 
-from bids_cpmae.model.identity import portrait_voxels
+from bids_cpmae.model.identity import bend, portrait_voxels
 from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.contrasts import BRAIN_LABELS, draw_contrast
 from bids_cpmae.training.crops import CropSampler
+from bids_cpmae.training.faces import Face, joined, mask, masked_codes, random_bend
 from bids_cpmae.training.loop import learning_rate, train
 from bids_cpmae.training.shapes import fit_identity, mirrored
-from bids_cpmae.training.tokens import bend_face, joined, random_bend
 from bids_cpmae.training.vqvae import reconstruction_loss
 
 
@@ -57,7 +58,7 @@ def test_bending_leaves_all_but_the_mask():
     share = np.zeros((128, 128, 128), np.float32)
     share[40:60, 40:60, 40:60] = 1
     box = (slice(72, 128),) * 3
-    changed = np.abs(bend_face(volume, random_bend(rng), share, box) - volume[box]) > 1e-3
+    changed = np.abs(bend(volume, random_bend(rng), share, box)[box] - volume[box]) > 1e-3
     stays = np.ones(changed.shape, bool)
     stays[7:49, 7:49, 7:49] = False
     assert changed[12:44, 12:44, 12:44].mean() > 0.9 and not changed[stays].any()
@@ -111,19 +112,21 @@ def test_learning_rate_rises_then_falls():
     assert rates[-1] < 0.06 * max(rates)
 
 
-def quick(out, steps, stop=None):
+def quick(out, steps, stop=None, workers=0):
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
     x = torch.randn(64, 3)
     y = x @ torch.tensor([[1.0], [2.0], [3.0]])
 
-    def losses(step):
+    def batches(step):
+        return torch.randint(64, (16,), generator=torch.Generator().manual_seed(step))
+
+    def losses(step, pick):
         if step == stop:
             raise KeyboardInterrupt
-        pick = torch.randint(64, (16,), generator=torch.Generator().manual_seed(step))
         return {"loss": (model(x[pick]) - y[pick]).square().mean()}
 
-    return train(model, losses, out=out, steps=steps, peak_rate=0.05, warmup=5)
+    return train(model, losses, batches=batches, out=out, steps=steps, peak_rate=0.05, warmup=5, workers=workers)
 
 
 def test_training_resumes_where_it_stopped(tmp_path, monkeypatch):
@@ -131,10 +134,87 @@ def test_training_resumes_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("bids_cpmae.training.loop.CHECKPOINT_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         quick(tmp_path / "parts", 60, stop=30)
-    parts = quick(tmp_path / "parts", 60).weight
+    parts = quick(tmp_path / "parts", 60, workers=2).weight
     assert torch.allclose(whole, parts)
     steps = [line.split(",")[0] for line in (tmp_path / "parts/losses.csv").read_text().splitlines()]
     assert steps[0] == "step" and steps[-1] == "50"
+
+
+def test_a_batch_gone_wrong_leaves_the_weights_alone(tmp_path):
+    """A loss that is no number, early and late: the steps are passed over and training goes on."""
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+
+    def losses(step, x):
+        bad = torch.tensor(float("nan")) if step in (2, 40) else 1.0
+        return {"loss": (model(x) - 3 * x).square().mean() * bad}
+
+    train(model, losses, batches=lambda step: torch.ones(8, 1), out=tmp_path, steps=200, peak_rate=0.1, warmup=5)
+    assert model(torch.ones(1, 1)).item() == pytest.approx(3, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def face_bank(tmp_path_factory):
+    """One head, the average one, which has the shape of the portrait."""
+    from bids_cpmae.imaging.headspace import head_affine, head_shape
+    from bids_cpmae.imaging.resample import resample
+    from bids_cpmae.imaging.template import load_template
+
+    folder, grid = tmp_path_factory.mktemp("bank"), load_template().grid
+    head = resample(grid.data, grid.affine, head_affine(), head_shape())
+    (folder / "shapes").mkdir()
+    np.save(folder / "a_T1w.npy", np.rint(np.clip(127 * head, 0, 255)).astype(np.uint8))
+    np.save(folder / "shapes" / "a_T1w.npy", np.zeros((32, 32, 32, 3), np.float16))
+    return Bank.open(folder)
+
+
+def test_a_drawn_face_is_the_head_and_under_the_mask_a_sketch(face_bank):
+    """What stands under the mask is in ``true`` alone: ``mixed`` does not depend on it."""
+    from bids_cpmae.imaging.template import load_portrait
+
+    face = Face(face_bank.scans[0], 1, 0)
+    volume = np.load(face.path)
+    drawn = face.draw(load_portrait())
+    box = tuple(slice(c, c + n) for c, n in zip(drawn["corner"], drawn["true"].shape))
+    hidden = mask(int(drawn["mask"]))[box]
+    assert np.array_equal(drawn["true"], volume[box])
+    assert np.array_equal(drawn["mixed"][~hidden], volume[box][~hidden])
+    assert (drawn["mixed"][hidden] != volume[box][hidden]).mean() > 0.2 and drawn["mixed"][hidden].max() > 60
+    np.save(face.path, np.where(mask(int(drawn["mask"])), 255 - volume, volume))
+    again = face.draw(load_portrait())
+    np.save(face.path, volume)
+    assert np.array_equal(again["mixed"], drawn["mixed"]) and not np.array_equal(again["true"], drawn["true"])
+
+
+def test_faces_are_encoded_and_batches_hide_what_is_to_be_learned(face_bank, tmp_path):
+    """The smallest networks, two variants of a head: codes change near the mask alone, and there is always a target."""
+    from bids_cpmae.imaging.template import load_portrait
+    from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder
+    from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig
+    from bids_cpmae.model.weights import shipped_anatomy
+    from bids_cpmae.training import faces, tokens
+    from bids_cpmae.training.mae import TokenBank, forward_loss
+
+    torch.manual_seed(0)
+    config = VQVAEConfig((8, 8, 8), (0, 0, 0), (0, 0, 0), codes=16, code_dim=4)
+    skull, brain = VQVAE(config).eval(), VQVAE(config).eval()
+    crop = torch.from_numpy(np.load(face_bank.scans[0])[96:160, 160:224, 64:128] / 255)[None, None].float()
+    with torch.no_grad():
+        skull.codebook.initialise(skull.features(crop, torch.ones_like(crop)).movedim(1, -1).reshape(-1, 4))
+    drawn = faces.build(face_bank, tmp_path / "faces", load_portrait(), variants=0, workers=1)
+    codes = tokens.build(face_bank, drawn, tmp_path / "codes", tokens.Encoders.load(skull, brain), variants=0)
+    assert sorted(path.name for path in codes.iterdir()) == ["a_T1w_+1_0.npz", "a_T1w_-1_0.npz"]
+    bank = TokenBank(codes, shipped_anatomy(), batch=2)
+    for number, some in bank.faces.items():
+        apart = (some[0]["true"] != some[0]["mixed"]).any(-1)
+        near = masked_codes(number)[0]
+        assert apart[near].any() and not apart[~binary_dilation(near, np.ones((7, 7, 7)))].any()
+    model = MaskedAutoencoder(MAEConfig(32, 2, 1, 1, config.code_dim, config.code_dim))
+    for step in range(30):
+        batch = bank(step)
+        hidden = ~(batch["known"][None] | batch["shown"])
+        assert hidden.any((1, 2)).all()
+    assert all(torch.isfinite(loss) for loss in forward_loss(model, skull.codebook, brain.codebook, batch).values())
 
 
 def test_ears_of_a_portrait_stand_out_and_nothing_else_changes():

@@ -12,11 +12,11 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from bids_cpmae.imaging.headspace import apply_affine, grid_points, head_affine, head_shape
-from bids_cpmae.imaging.intensity import scale_to_unit
+from bids_cpmae.imaging.intensity import BRAIN_LEVEL, scale_to_unit
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import load_template
-from bids_cpmae.training.contrasts import draw_contrast
+from bids_cpmae.training.contrasts import WHITE, draw_contrast
 from bids_cpmae.training.heads import Head, coarse
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +40,11 @@ class Bank:
     def heads(self) -> list[Path]:
         """All of them."""
         return [*self.labels, *self.scans]
+
+    @staticmethod
+    def drawn(labels: Path) -> Path:
+        """Where the contrast drawn on a label map is kept, uint8 (255 = 1)."""
+        return labels.with_name(f"{labels.stem.removesuffix('_dseg')}_drawn.npy")
 
     @staticmethod
     def shape(head: Path) -> Path:
@@ -111,6 +116,9 @@ def _bank_labels(task: tuple[Head, Path]) -> None:
         inside = ((index >= 0) & (index < labels.shape)).all(-1)
         index[~inside] = 0
         carried[start : start + 32] = np.where(inside, labels[tuple(np.moveaxis(index, -1, 0))], 0)
+    rng = np.random.default_rng([*head.name.encode()])
+    volume = draw_contrast(carried, rng, spread=0.15) * BRAIN_LEVEL / WHITE * rng.uniform(0.9, 1.1)
+    _save(Bank.drawn(target), np.rint(255 * np.clip(volume, 0, 1)).astype(np.uint8))
     _save(target, carried)
     LOG.info("%s: correlation %.3f", head.name, similarity)
 

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skull-steps", type=int, default=3600, help="non-brain VQ-VAE (default: %(default)s)")
     parser.add_argument("--brain-steps", type=int, default=900, help="brain VQ-VAE (default: %(default)s)")
     parser.add_argument("--mae-steps", type=int, default=1500, help="masked autoencoder (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="of the VQ-VAEs (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    parser.add_argument("--workers", type=int, default=mae.WORKERS, help="processes that draw (default: %(default)s)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -34,6 +35,7 @@ def main(args: argparse.Namespace) -> int:
             )
         parts[part] = mae.load_vqvae(args.out / part / "weights.pt")
     path = mae.from_heads(Bank.open(args.bank), args.out / "mae", *parts.values(), steps=args.mae_steps,
-                          refine_steps=mae.REFINE_STEPS, weights=args.out / WEIGHTS)  # fmt: skip
+                          refine_steps=mae.REFINE_STEPS, weights=args.out / WEIGHTS, device=args.device,
+                          workers=args.workers)  # fmt: skip
     print(f"weights written to {path}")
     return 0

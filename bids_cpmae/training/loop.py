@@ -8,9 +8,11 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 CHECKPOINT_SECONDS = 120
 REPORT_STEPS = 25
@@ -25,16 +27,28 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
     return peak * (0.05 + 0.475 * (1 + math.cos(math.pi * min(1.0, along))))
 
 
+class Batches(Dataset):
+    """What a function of the step number draws, for the workers of a `DataLoader`."""
+
+    def __init__(self, draw: Callable[[int], Any]) -> None:
+        self.draw = draw
+
+    def __getitem__(self, step: int) -> Any:
+        return self.draw(step)
+
+
 def train(
     model: nn.Module,
-    losses: Callable[[int], dict[str, torch.Tensor]],
+    losses: Callable[[int, Any], dict[str, torch.Tensor]],
     *,
+    batches: Callable[[int], Any],
     out: Path,
     steps: int,
     peak_rate: float,
     warmup: int = 80,
     device: str = "cpu",
     average: float = 0.0,
+    workers: int = 0,
 ) -> nn.Module:
     """Train ``model`` until ``steps``, going on from the checkpoint in ``out`` if there is one.
 
@@ -42,8 +56,10 @@ def train(
     ----------
     model : nn.Module
     losses : callable
-        Step number to named scalar losses; the one called ``loss`` is minimised. Random state must follow from the
-        step number, so that a resumed run sees what an unbroken one would have seen.
+        Step number and batch to named scalar losses; the one called ``loss`` is minimised. Random state must follow
+        from the step number, so that a resumed run sees what an unbroken one would have seen.
+    batches : callable
+        Step number to the batch of that step, likewise.
     out : Path
         Folder for ``checkpoint.pt`` and ``losses.csv``.
     steps : int
@@ -51,6 +67,8 @@ def train(
         Peak learning rate of AdamW.
     average : float
         Decay of the moving average of the weights that is returned; 0 returns the last weights.
+    workers : int
+        Processes that draw batches ahead; 0 draws them in this one, on its device.
 
     Returns
     -------
@@ -68,24 +86,27 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         mean, first = state["mean"], state["step"]
     saved, began = time.monotonic(), time.monotonic()
-    sums: dict[str, float] = {}
+    sums: dict[str, torch.Tensor] = {}
     usual = 0.0
-    for step in range(first, steps):
+    feed = DataLoader(Batches(batches), batch_size=None, sampler=range(first, steps), num_workers=workers)
+    for step, batch in zip(range(first, steps), feed):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, peak_rate, warmup)
-        values = losses(step)
+        values = losses(step, batch)
         optimiser.zero_grad(set_to_none=True)
         values["loss"].backward()
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), 1.0))
-        if norm < SPIKE * usual or step < first + warmup:  # one freak batch must not throw the weights off
+        # one freak batch must not throw the weights off
+        if norm < SPIKE * usual or (step < first + warmup and math.isfinite(norm)):
             optimiser.step()
-        usual = norm if usual == 0 else usual + 0.05 * (min(norm, SPIKE * usual) - usual)
+        if math.isfinite(norm):
+            usual = norm if usual == 0 else usual + 0.05 * (min(norm, SPIKE * usual) - usual)
         decay = min(average, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             if value.dtype.is_floating_point:
                 mean[name].lerp_(value.detach(), 1 - decay)
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach()) / REPORT_STEPS
+            sums[name] = sums.get(name, 0.0) + value.detach() / REPORT_STEPS
         if (step + 1) % REPORT_STEPS == 0:
             _report(out / "losses.csv", step + 1, steps, sums, (time.monotonic() - began) / (step + 1 - first))
             sums = {}
@@ -99,8 +120,8 @@ def train(
     return model
 
 
-def _report(path: Path, step: int, steps: int, values: dict[str, float], seconds: float) -> None:
-    fresh = not path.exists()
+def _report(path: Path, step: int, steps: int, values: dict[str, torch.Tensor], seconds: float) -> None:
+    fresh, values = not path.exists(), {name: float(value) for name, value in values.items()}
     with open(path, "a", newline="") as file:
         writer = csv.writer(file)
         if fresh:

@@ -1,4 +1,4 @@
-"""``cpmae train mae``: train the masked autoencoder on codes of the bank's heads."""
+"""``cpmae train mae``: train the masked autoencoder on the faces of the bank's heads."""
 
 from __future__ import annotations
 
@@ -8,101 +8,88 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation
 from torch import Tensor
 
-from bids_cpmae.model.cpmae import code_box
-from bids_cpmae.model.mae import CODES_PER_GROUP, MAEConfig, MaskedAutoencoder, group
-from bids_cpmae.model.regions import Anatomy, Places, cells
-from bids_cpmae.model.vqvae import STRIDE, VQVAE, ResidualCodebook, VQVAEConfig
+from bids_cpmae.model.cpmae import in_bfloat16
+from bids_cpmae.model.mae import CODES_PER_GROUP, GROUP, MAEConfig, MaskedAutoencoder, group
+from bids_cpmae.model.regions import Anatomy, Places, group_cells
+from bids_cpmae.model.vqvae import VQVAE, ResidualCodebook, VQVAEConfig
 from bids_cpmae.model.weights import shipped_anatomy
+from bids_cpmae.training import faces, tokens
 from bids_cpmae.training.bank import Bank
+from bids_cpmae.training.faces import masked_codes
 from bids_cpmae.training.loop import train
 from bids_cpmae.training.shapes import fit_identity
-from bids_cpmae.training.tokens import Encoders, build
 
-SHAPES = ("face", "block", "head")
-SHAPE_ODDS = (0.82, 0.06, 0.12)
+# of the masked codes: none shown, or some scattered over them, or all but a block
+SHOWN, SHOWN_ODDS = ("none", "scattered", "around a block"), (0.65, 0.2, 0.15)
 CONTEXT_MOST = 256
 REFINE_STEPS = 400
+VARIANTS, WORKERS = 1, 2
 
 
 @dataclass
 class TokenBank:
-    """All encoded heads in memory; draws batches that share one mask."""
+    """All encoded faces in memory; draws batches that share one mask."""
 
     folder: Path
     anatomy: Anatomy
     batch: int
-    heads: list[dict] = field(default_factory=list)
+    faces: dict[int, list[dict]] = field(default_factory=dict)
+    _places: dict[int, Places] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path in sorted(Path(self.folder).glob("*.npz")):
             with np.load(path) as stored:
-                self.heads.append({name: stored[name] for name in stored.files})
-        if not self.heads:
-            raise FileNotFoundError(f"no encoded heads in {self.folder}; run the encoding first")
+                face = {name: stored[name] for name in stored.files}
+            self.faces.setdefault(int(face["mask"]), []).append(face)
+        if not self.faces:
+            raise FileNotFoundError(f"no encoded faces in {self.folder}; run the encoding first")
+        for number in self.faces:
+            self._places[number] = Places.of(masked_codes(number)[1], self.anatomy)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Places and code groups of one training step; everything follows from ``step``."""
         rng = np.random.default_rng([7, step])
-        shape = SHAPES[rng.choice(len(SHAPES), p=SHAPE_ODDS)]
-        few = max(1, self.batch // 3) if shape == "head" else self.batch
-        chosen = [self.heads[i] for i in rng.integers(len(self.heads), size=few)]
-        masked = self._mask(chosen[0], shape, rng)
-        places = Places.of(masked, self.anatomy)
-        if not len(places.target):  # a block in plain air: nothing to learn from
-            masked = self._mask(chosen[0], "head", rng)
-            places = Places.of(masked, self.anatomy)
-        variants = [rng.integers(len(head["full"])) if shape != "head" else 0 for head in chosen]
-        full = _stack(head["full"][variant] for head, variant in zip(chosen, variants))
-        sketch = _stack(
-            head["sketch_head"] if shape == "head" else head["sketch"][variant]
-            for head, variant in zip(chosen, variants)
-        )
-        # the app sees its context with the face blanked; other shapes have no blanked codes and do without the rim
-        seen = _stack(head["blank"] for head in chosen) if shape == "face" else full
-        brain = _stack(head["brain"] for head in chosen)
-        skull_at = _some(places.skull, rng)
-        if shape == "block":
-            rim = group_rim(masked)
-            skull_at = skull_at[~rim[skull_at]]
-        brain_at = _some(places.brain, rng)
+        number = rng.choice(sorted(self.faces), p=self._odds())
+        faces = self.faces[number]
+        return self.batch_of([faces[i] for i in rng.integers(len(faces), size=self.batch)], number, rng)
+
+    def _odds(self) -> np.ndarray:
+        counts = np.array([len(self.faces[number]) for number in sorted(self.faces)])
+        return counts / counts.sum()
+
+    def batch_of(self, faces: list[dict], number: int, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
+        """A batch of faces that share the mask ``number``; as the app sees them where no ``rng`` is given."""
+        places = self._places[number]
+        true, mixed, brain = (_stack(face[name] for face in faces) for name in ("true", "mixed", "brain"))
+        skull_at, brain_at = places.skull, places.brain
+        shown = torch.zeros(len(faces), *places.target_known.shape, dtype=torch.bool)
+        if rng is not None:
+            skull_at, brain_at = _some(skull_at, rng), _some(brain_at, rng)
+            shown = self._shown(len(faces), places, rng)
         target = torch.from_numpy(places.target)
-        known = torch.from_numpy(places.target_known) & (shape == "face")
         return {
             "brain": group(brain)[:, brain_at], "brain_at": torch.from_numpy(brain_at),
-            "skull": group(seen)[:, skull_at], "skull_at": torch.from_numpy(skull_at),
-            "target": group(full)[:, target], "target_seen": group(seen)[:, target], "target_at": target,
-            "sketch": group(sketch)[:, target], "target_known": known,
-            "shown": self._shown(len(chosen), len(target), rng),
+            "skull": group(mixed)[:, skull_at], "skull_at": torch.from_numpy(skull_at),
+            "true": group(true)[:, target], "mixed": group(mixed)[:, target], "target_at": target,
+            "known": torch.from_numpy(places.target_known), "shown": shown,
         }  # fmt: skip
 
-    def _mask(self, head: dict, shape: str, rng: np.random.Generator) -> np.ndarray:
-        if shape == "face":
-            return np.logical_or.reduce([head["masked"], binary_dilation(head["masked"])]) if rng.random() < 0.2 else (
-                head["masked"]
-            )
-        if shape == "head":
-            return cells(~self.anatomy.brain, STRIDE)
-        low = np.array([s.start for s in code_box(head["masked"], 0)])
-        high = np.array([s.stop for s in code_box(head["masked"], 0)])
-        size = rng.integers(4, 12, 3)
-        corner = rng.integers(low - 2, np.maximum(high - size, low) + 2)
-        mask = np.zeros_like(head["masked"])
-        mask[tuple(slice(max(0, c), c + s) for c, s in zip(corner, size))] = True
-        return mask & cells(~self.anatomy.brain, STRIDE)
-
     @staticmethod
-    def _shown(batch: int, count: int, rng: np.random.Generator) -> Tensor:
-        """Which masked codes a sample may see all the same, True = seen; none of them in half the cases."""
-        ratio = 0.0 if rng.random() < 0.6 else rng.uniform(0, 0.9)
+    def _shown(batch: int, places: Places, rng: np.random.Generator) -> Tensor:
+        """Which masked codes (batch, targets, 8) a face may show all the same, True = shown; never all of them."""
+        count = len(places.target)
+        how = SHOWN[rng.choice(len(SHOWN), p=SHOWN_ODDS)]
+        if how == "around a block":
+            side = places.reach.shape[0] // GROUP
+            group_at = np.array(np.unravel_index(rng.choice(places.target), (side,) * 3))
+            block = np.zeros_like(places.reach)
+            block[tuple(slice(max(0, GROUP * at - n // 2), GROUP * (at + 1) + n // 2)
+                        for at, n in zip(group_at, rng.integers(4, 12, 3)))] = True  # fmt: skip
+            return torch.from_numpy(group_cells(~block)[places.target]).expand(batch, -1, -1)
+        ratio = rng.uniform(0, 0.9) if how == "scattered" else 0.0
         return torch.from_numpy(rng.random((batch, count, CODES_PER_GROUP)) < ratio)
-
-
-def group_rim(masked: np.ndarray) -> np.ndarray:
-    """Groups (flattened) next to a masked code, whose codes would give away what lies under the mask."""
-    return cells(binary_dilation(masked, np.ones((3, 3, 3), bool)), 2).ravel()
 
 
 def _stack(codes) -> Tensor:
@@ -115,57 +102,74 @@ def _some(index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.sort(rng.choice(index, CONTEXT_MOST, replace=False))
 
 
+def predict(
+    model: MaskedAutoencoder, skull: ResidualCodebook, brain: ResidualCodebook, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Vectors (B, targets, 8, code_dim) found for the groups of a batch, and which are known (B, targets, 8)."""
+    known = batch["known"][None] | batch["shown"]
+    with torch.no_grad():
+        context = brain.lookup(batch["brain"]).flatten(2), skull.lookup(batch["skull"]).flatten(2)
+        mixed = skull.lookup(batch["mixed"])
+        given = torch.where(batch["shown"][..., None], skull.lookup(batch["true"]), mixed)
+    encoded = model.forward_encoder(
+        context[0], batch["brain_at"], context[1],
+        torch.ones(len(batch["skull_at"]), CODES_PER_GROUP, device=mixed.device), batch["skull_at"],
+    )  # fmt: skip
+    given = (given * known[..., None]).flatten(2)
+    return model.forward_decoder(encoded, given, known.float(), mixed.flatten(2), batch["target_at"]), known
+
+
 def forward_loss(
     model: MaskedAutoencoder, skull: ResidualCodebook, brain: ResidualCodebook, batch: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Squared error of the masked codes' vectors in units of the variance of all codes; also that of the average."""
-    with torch.no_grad():
-        target = skull.lookup(batch["target"])
-        context = brain.lookup(batch["brain"]).flatten(2), skull.lookup(batch["skull"]).flatten(2)
-        shown = batch["shown"][..., None]
-        given = torch.where(shown, target, skull.lookup(batch["target_seen"]))
-        sketch = skull.lookup(batch["sketch"]).flatten(2)
-    known = batch["target_known"][None] | batch["shown"]
-    encoded = model.forward_encoder(
-        context[0], batch["brain_at"], context[1], torch.ones(len(batch["skull_at"]), CODES_PER_GROUP),
-        batch["skull_at"],
-    )  # fmt: skip
-    given = (given * known[..., None]).flatten(2)
-    predicted = model.forward_decoder(encoded, given, known.float(), sketch, batch["target_at"])
+    """Squared error of the masked codes' vectors in units of their variance; also the sketch's and the average's."""
+    predicted, known = predict(model, skull, brain, batch)
+    true = skull.lookup(batch["true"])
     hidden = ~known
-    wanted = target[hidden]
-    variance = wanted.var(0).sum()
-    error = (predicted[hidden].float() - wanted).square().sum(-1).mean() / variance
-    average = model.average[batch["target_at"]].unflatten(-1, (CODES_PER_GROUP, -1)).expand_as(target)
-    return {"loss": error, "of_average": (average[hidden] - wanted).square().sum(-1).mean() / variance}
+    variance = true[hidden].var(0).sum()
+    average = model.average[batch["target_at"]].unflatten(-1, (CODES_PER_GROUP, -1)).expand_as(true)
+
+    def error(found: Tensor) -> Tensor:
+        return (found[hidden].float() - true[hidden]).square().sum(-1).mean() / variance
+
+    return {"loss": error(predicted), "of_sketch": error(skull.lookup(batch["mixed"])), "of_average": error(average)}
 
 
 def build_and_train(
-    tokens: Path, out: Path, skull: VQVAE, brain: VQVAE, *, steps: int, batch: int, rate: float
+    codes: Path, out: Path, skull: VQVAE, brain: VQVAE, *, steps: int, batch: int, rate: float, device: str = "cpu",
+    workers: int = 0,
 ) -> MaskedAutoencoder:
     """Train the masked autoencoder; saved as ``out/weights.pt``."""
     torch.manual_seed(0)
-    bank = TokenBank(tokens, shipped_anatomy(), batch)
-    model = MaskedAutoencoder(MAEConfig(code_dim=skull.config.code_dim, brain_dim=brain.config.code_dim))
+    bank = TokenBank(codes, shipped_anatomy(), batch)
+    model = MaskedAutoencoder(MAEConfig(code_dim=skull.config.code_dim, brain_dim=brain.config.code_dim)).to(device)
+    skull, brain = skull.to(device), brain.to(device)
     set_averages(model, skull.codebook, bank)
 
-    def losses(step: int) -> dict[str, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
-            return forward_loss(model, skull.codebook, brain.codebook, bank(step))
+    def losses(step: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        with in_bfloat16(torch.device(device)):
+            return forward_loss(model, skull.codebook, brain.codebook, on_device(batch, device))
 
-    model = train(model, losses, out=out, steps=steps, peak_rate=rate, average=0.995)
+    model = train(model, losses, batches=bank, out=out, steps=steps, peak_rate=rate, device=device, average=0.998,
+                  workers=workers)  # fmt: skip
     torch.save({"config": model.config.as_dict(), "state": model.state_dict()}, out / "weights.pt")
     return model
 
 
+def on_device(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
+    """All tensors of a batch there."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
 @torch.no_grad()
 def set_averages(model: MaskedAutoencoder, book: ResidualCodebook, bank: TokenBank) -> None:
-    """The mean code vectors of all training heads, and of their sketches, at each place: predictions start there."""
-    for average, name in ((model.average, "full"), (model.average_sketch, "sketch")):
+    """The mean code vectors of all faces, and of their sketches, at each place: predictions start there."""
+    faces = [face for some in bank.faces.values() for face in some]
+    for average, name in ((model.average, "true"), (model.average_sketch, "mixed")):
         total = torch.zeros_like(average)
-        for head in bank.heads:
-            total += book.lookup(group(torch.from_numpy(head[name]).long())).mean(0).flatten(1)
-        average.copy_(total / len(bank.heads))
+        for face in faces:
+            total += book.lookup(group(torch.from_numpy(face[name]).long()[None].to(total.device)))[0].flatten(1)
+        average.copy_(total / len(faces))
 
 
 def load_vqvae(path: Path) -> VQVAE:
@@ -179,17 +183,20 @@ def load_vqvae(path: Path) -> VQVAE:
 
 def from_heads(
     bank: Bank, out: Path, skull: VQVAE, brain: VQVAE, *, steps: int, refine_steps: int, weights: Path,
-    variants: int = 1, contrasts: int = 1, batch: int = 6, rate: float = 6e-4,
+    variants: int = VARIANTS, batch: int = 6, rate: float = 6e-4, device: str = "cpu", workers: int = WORKERS,
 ) -> Path:
-    """Fit identities, encode all heads, train the masked autoencoder, refine the decoder, and join the weights."""
+    """Fit identities, draw and encode faces, train the masked autoencoder, refine the decoder, join the weights."""
     from bids_cpmae.model.weights import save_weights
     from bids_cpmae.training.refine import refine
 
     identity = fit_identity(bank)
-    encoders = Encoders.load(skull, brain, identity.portrait)
-    tokens = build(bank, out / "codes", encoders, variants=variants, contrasts=contrasts)
-    model = build_and_train(tokens, out, skull, brain, steps=steps, batch=batch, rate=rate)
-    skull = refine(bank, tokens, out / "decoder", model.eval(), skull, brain, steps=refine_steps)
+    drawn = faces.build(bank, out / "faces", identity.portrait, variants=variants, workers=workers)
+    codes = tokens.build(bank, drawn, out / "codes", tokens.Encoders.load(skull, brain, device), variants=variants)
+    feeders = workers if device != "cpu" else 0
+    model = build_and_train(codes, out, skull, brain, steps=steps, batch=batch, rate=rate, device=device,
+                            workers=feeders)  # fmt: skip
+    skull = refine(drawn, codes, out / "decoder", model.eval(), skull, brain, steps=refine_steps, device=device,
+                   workers=feeders)  # fmt: skip
     return save_weights(weights, skull, brain, model, identity)
 
 
@@ -198,13 +205,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bank", type=Path, help="folder written by `cpmae train heads`")
     parser.add_argument("skull", type=Path, help="folder of the non-brain VQ-VAE's training")
     parser.add_argument("brain", type=Path, help="folder of the brain VQ-VAE's training")
-    parser.add_argument("out", type=Path, help="folder for codes, checkpoint, losses.csv and weights.safetensors")
+    parser.add_argument("out", type=Path, help="folder for faces, codes, losses.csv and weights.safetensors")
     parser.add_argument("--steps", type=int, default=1500, help="default: %(default)s")
     parser.add_argument("--refine-steps", type=int, default=REFINE_STEPS, help="of the decoder (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=6, help="heads a step (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=6, help="faces a step (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--variants", type=int, default=1, help="deformed faces a head (default: %(default)s)")
-    parser.add_argument("--contrasts", type=int, default=1, help="contrasts a label map (default: %(default)s)")
+    parser.add_argument("--variants", type=int, default=VARIANTS, help="deformed faces a head (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="processes that draw (default: %(default)s)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -212,8 +220,8 @@ def main(args: argparse.Namespace) -> int:
     skull, brain = load_vqvae(args.skull / "weights.pt"), load_vqvae(args.brain / "weights.pt")
     path = from_heads(
         Bank.open(args.bank), args.out, skull, brain, steps=args.steps, refine_steps=args.refine_steps,
-        weights=args.out / "weights.safetensors", variants=args.variants, contrasts=args.contrasts,
-        batch=args.batch, rate=args.rate,
+        weights=args.out / "weights.safetensors", variants=args.variants, batch=args.batch, rate=args.rate,
+        device=args.device, workers=args.workers,
     )  # fmt: skip
     print(f"weights written to {path}")
     return 0

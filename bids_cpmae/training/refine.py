@@ -16,14 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
-from bids_cpmae.model.regions import Places, cells
+from bids_cpmae.model.cpmae import in_bfloat16, voxel_box
+from bids_cpmae.model.mae import MaskedAutoencoder, group, ungroup
+from bids_cpmae.model.regions import cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE, pixel_unshuffle3d
 from bids_cpmae.model.weights import shipped_anatomy
-from bids_cpmae.training.bank import Bank
+from bids_cpmae.training.faces import masked_codes
 from bids_cpmae.training.loop import train
+from bids_cpmae.training.mae import TokenBank, on_device, predict
 from bids_cpmae.training.vqvae import EDGE, SQUARE, reconstruction_loss
 
+# of a face's name: turned as it is, and not deformed
+OWN_FACE = "_+1_0"
 CROP = 8
 HALO = 1
 WIDTHS = (1, 2, 4)
@@ -90,24 +94,19 @@ class Refiner(nn.Module):
 
 
 @torch.no_grad()
-def predicted_vectors(head: dict, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE) -> np.ndarray:
-    """Code vectors (32, 32, 32, dim), float16, of an encoded head with its face as the app would predict it."""
+def predicted_vectors(
+    face: dict, codes: TokenBank, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Code vectors (32, 32, 32, dim), float16, of an encoded face: predicted as the app would, and true."""
     book = skull.codebook
-    places = Places.of(head["masked"], shipped_anatomy())
-    codes = {name: group(torch.from_numpy(head[name]).long()[None]) for name in ("blank", "brain")}
-    sketch = group(torch.from_numpy(head["sketch"][0]).long()[None])
-    at, skull_at, brain_at = (torch.from_numpy(index) for index in (places.target, places.skull, places.brain))
-    known = torch.from_numpy(places.target_known)[None]
-    context = mae.forward_encoder(
-        brain.codebook.lookup(codes["brain"][:, brain_at]).flatten(2), brain_at,
-        book.lookup(codes["blank"][:, skull_at]).flatten(2), torch.ones(len(skull_at), CODES_PER_GROUP), skull_at,
-    )  # fmt: skip
-    given = book.lookup(codes["blank"][:, at])
-    steer = book.lookup(sketch[:, at]).flatten(2)
-    found = mae.forward_decoder(context, (given * known[..., None]).flatten(2), known.float(), steer, at)
-    everything = book.lookup(codes["blank"])
-    everything[:, at] = torch.where(known[..., None], given, found)
-    return ungroup(everything, mae.config.side)[0].numpy().astype(np.float16)
+    device = mae.place.device
+    batch = on_device(codes.batch_of([face], int(face["mask"])), device)
+    found, known = predict(mae, book, brain.codebook, batch)
+    groups = (group(torch.from_numpy(face[name]).long()[None].to(device)) for name in ("mixed", "true"))
+    mixed, true = (book.lookup(part) for part in groups)
+    at = batch["target_at"]
+    mixed[:, at] = torch.where(known[..., None], mixed[:, at], found.float())
+    return tuple(ungroup(vectors, mae.config.side)[0].cpu().numpy().astype(np.float16) for vectors in (mixed, true))
 
 
 def detail_loss(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
@@ -130,48 +129,47 @@ def detail_loss(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
 
 
 def refine(
-    bank: Bank, tokens: Path, out: Path, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE, *, steps: int,
-    batch: int = 2, rate: float = 2e-4,
+    faces: Path, codes: Path, out: Path, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE, *, steps: int,
+    batch: int = 2, rate: float = 2e-4, device: str = "cpu", workers: int = 0,
 ) -> VQVAE:  # fmt: skip
-    """Train the decoder of ``skull`` further, on predicted and on encoded faces of the bank's people by turns."""
-    heads, volumes = [], []
-    for path in bank.scans:
-        place = tokens / f"{path.stem}_+1.npz"
-        if not place.exists():
-            continue
-        with np.load(place) as stored:
-            head = {name: stored[name] for name in ("full", "sketch", "blank", "brain", "masked")}
-        true = skull.codebook.lookup(torch.from_numpy(head["full"][0]).long()).numpy().astype(np.float16)
-        heads.append((predicted_vectors(head, mae, skull, brain), true, np.argwhere(_near(head["masked"]))))
-        volumes.append(np.load(path, mmap_mode="r"))
-    outside = ~shipped_anatomy().brain
+    """Train the decoder of ``skull`` further, on predicted and on true codes of people's own faces by turns."""
+    bank, outside, some = TokenBank(codes, shipped_anatomy(), 1), ~shipped_anatomy().brain, []
+    for path in sorted(Path(codes).glob(f"*_T1w{OWN_FACE}.npz")):
+        with np.load(path) as encoded, np.load(Path(faces) / path.name) as drawn:
+            pair = predicted_vectors({name: encoded[name] for name in encoded.files}, bank, mae, skull, brain)
+            corner = drawn["corner"] // STRIDE
+            box = tuple(slice(c, c + n // STRIDE) for c, n in zip(corner, drawn["true"].shape))
+            near = np.argwhere(_near(masked_codes(int(encoded["mask"]))[1])[box])
+            some.append((*(vectors[box] for vectors in pair), drawn["true"], outside[voxel_box(box)], near))
     for part in (skull.encoder, skull.codebook):
         part.requires_grad_(False)
 
     def crop(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        number = rng.integers(len(heads))
-        predicted, true, centres = heads[number]
-        corner = np.clip(centres[rng.integers(len(centres))] - rng.integers(1, CROP - 1, 3), 0, 32 - CROP)
+        predicted, true, wanted, known, centres = some[rng.integers(len(some))]
+        most = np.array(predicted.shape[:3]) - CROP
+        corner = np.clip(centres[rng.integers(len(centres))] - rng.integers(1, CROP - 1, 3), 0, most)
         box = tuple(slice(c, c + CROP) for c in corner)
-        fine = tuple(slice(c * STRIDE, (c + CROP) * STRIDE) for c in corner)
-        return predicted[box], true[box], volumes[number][fine].astype(np.float32) / 255, outside[fine]
+        fine = voxel_box(box)
+        return predicted[box], true[box], wanted[fine].astype(np.float32) / 255, known[fine]
 
-    def losses(step: int) -> dict[str, Tensor]:
+    def crops(step: int) -> list[Tensor]:
         rng = np.random.default_rng([3, step])
+        sides = zip(*(crop(rng) for _ in range(batch)))
+        return [torch.from_numpy(np.stack(side).astype(np.float32)) for side in sides]
+
+    def losses(step: int, batch: list[Tensor]) -> dict[str, Tensor]:
         torch.manual_seed(step)
-        predicted, true, wanted, known = (
-            torch.from_numpy(np.stack(side).astype(np.float32)) for side in zip(*(crop(rng) for _ in range(batch)))
-        )
+        predicted, true, wanted, known = (part.to(device, non_blocking=True) for part in batch)
         wanted, known = wanted[:, None], known[:, None]
         inner = (slice(None), slice(None), *(slice(HALO * STRIDE, -HALO * STRIDE),) * 3)
-        with torch.autocast("cpu", torch.bfloat16):
+        with in_bfloat16(torch.device(device)):
             drawn, decoded = skull.decode_vectors(torch.cat([predicted, true])).chunk(2)
         drawn, decoded, wanted, known = (part.float()[inner] for part in (drawn, decoded, wanted, known))
         value, edges = reconstruction_loss(drawn, wanted, known)
         detail = detail_loss(drawn, wanted, known)
         held, held_edges = reconstruction_loss(decoded, wanted, known)
         mse = (((decoded - wanted) * known) ** 2).sum() / known.sum().clamp_min(1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with in_bfloat16(torch.device(device)):
             caught, seen = refiner.judge(drawn * known, wanted * known)
         truth = value + EDGE * edges + DETAIL * detail
         share = CRITIC * min(1.0, max(0, step - CRITIC_WARMUP) / CRITIC_WARMUP) * refiner.balance(truth, seen)
@@ -180,8 +178,9 @@ def refine(
         return {"loss": loss + caught, "value": value, "edges": edges, "detail": detail, "psnr": psnr,
                 "critic": caught, "seen": seen, "share": share}  # fmt: skip
 
-    refiner = Refiner(skull)
-    skull = train(refiner, losses, out=out, steps=steps, peak_rate=rate, warmup=20, average=0.98).skull
+    refiner = Refiner(skull).to(device)
+    skull = train(refiner, losses, batches=crops, out=out, steps=steps, peak_rate=rate, warmup=20, device=device,
+                  average=0.98, workers=workers).skull  # fmt: skip
     torch.save({"config": skull.config.as_dict(), "state": skull.state_dict()}, out / "weights.pt")
     return skull.eval()
 

@@ -20,14 +20,12 @@ import torch
 from scipy.ndimage import binary_dilation
 
 from bids_cpmae.imaging.headspace import grid_points, head_affine, head_shape
-from bids_cpmae.imaging.intensity import BRAIN_LEVEL
 from bids_cpmae.imaging.registration import Grid, Registration, scratch_folder
 from bids_cpmae.imaging.resample import downsample
 from bids_cpmae.imaging.template import HEAD_BIT, SPACING, load_template
 from bids_cpmae.model.identity import FIELD_MM, Identity
 from bids_cpmae.model.regions import cells
 from bids_cpmae.training.bank import Bank
-from bids_cpmae.training.contrasts import WHITE, draw_contrast
 from bids_cpmae.training.mending import finished
 
 LOG = logging.getLogger(__name__)
@@ -38,13 +36,10 @@ FACE_WEIGHT = 4.0
 NEAR_CELLS = 2
 
 
-def volume_of(path: Path, rng: np.random.Generator | None = None) -> np.ndarray:
-    """A head of the bank, float32, the brain's level at one half; label maps are drawn with a contrast of ``rng``."""
-    stored = np.load(path)
-    if stored.dtype == np.uint8:
-        return stored.astype(np.float32) / 255
-    rng = rng or np.random.default_rng(0)
-    return np.clip(draw_contrast(stored, rng) * BRAIN_LEVEL / WHITE, 0, 1).astype(np.float32)
+def volume_of(path: Path) -> np.ndarray:
+    """A head of the bank, float32, the brain's level at one half; of a label map the contrast drawn on it."""
+    path = path if path.stem.endswith("_T1w") else Bank.drawn(path)
+    return np.load(path).astype(np.float32) / 255
 
 
 def read_shape(head: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from bids_cpmae.model.cpmae import in_bfloat16
 from bids_cpmae.model.vqvae import VQVAE, brain_preset, skull_preset
 from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.crops import CropSampler
@@ -37,24 +38,24 @@ def build_and_train(bank: Path, out: Path, *, part: str, steps: int, batch: int,
     torch.manual_seed(0)
     model = VQVAE(skull_preset() if part == "skull" else brain_preset())
     model = model.to(device, memory_format=torch.channels_last_3d)
-    sampler = CropSampler(Bank.open(bank), part, batch=batch)
+    sampler = CropSampler(Bank.open(bank), part, batch=batch, device=device)
     if not (out / "checkpoint.pt").exists():
         model.start_linear(torch.cat([torch.mul(*sampler(10**6 + number)) for number in range(START_BATCHES)]))
 
     plain = int(PLAIN_SHARE * steps)
 
-    def losses(step: int) -> dict[str, torch.Tensor]:
+    def losses(step: int, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
         torch.manual_seed(step)
-        volume, known = (tensor.to(device, memory_format=torch.channels_last_3d) for tensor in sampler(step))
+        volume, known = (tensor.contiguous(memory_format=torch.channels_last_3d) for tensor in batch)
         model.train()
         if step == plain:
-            _start_codebook(model, sampler, device)
-        with torch.autocast(device, torch.bfloat16):
+            _start_codebook(model, sampler)
+        with in_bfloat16(torch.device(device)):
             if step < plain:
                 # an autoencoder first: a codebook started on features that say nothing yet would collapse
                 vectors = model.features(volume, known).movedim(1, -1)
                 noise = STAND_IN * vectors.detach().std() * torch.randn_like(vectors)
-                found, commitment, used = model.decode_vectors(vectors + noise), torch.zeros(()), 0.0
+                found, commitment, used = model.decode_vectors(vectors + noise), torch.zeros((), device=device), 0.0
             else:
                 found, commitment, codes, vectors = model(volume, known)
                 used = float(len(codes[..., 0].unique())) / model.config.codes
@@ -64,16 +65,16 @@ def build_and_train(bank: Path, out: Path, *, part: str, steps: int, batch: int,
         return {"loss": loss, "value": value, "edges": edges, "commit": commitment, "psnr": -10 * mse.detach().log10(),
                 "spread": vectors.std(), "codes_in_batch": torch.tensor(used)}  # fmt: skip
 
-    model = train(model, losses, out=out, steps=steps, peak_rate=rate, device=device, average=0.995)
+    model = train(model, losses, batches=sampler, out=out, steps=steps, peak_rate=rate, device=device, average=0.995)
     torch.save({"config": model.config.as_dict(), "state": model.state_dict()}, out / "weights.pt")
     return model
 
 
 @torch.no_grad()
-def _start_codebook(model: VQVAE, sampler: CropSampler, device: str) -> None:
+def _start_codebook(model: VQVAE, sampler: CropSampler) -> None:
     features = []
     for number in range(START_BATCHES):
-        volume, known = (tensor.to(device) for tensor in sampler(10**6 + number))
+        volume, known = sampler(10**6 + number)
         features.append(model.features(volume, known).float().movedim(1, -1).reshape(-1, model.config.code_dim))
     model.codebook.initialise(torch.cat(features))
 
