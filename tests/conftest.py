@@ -18,7 +18,7 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files come first, but faults after containers, beside which a run may not end in the seconds it is given."""
+    """Long files come first; faults, which give a run seconds to end, not among the very first, as containers are."""
     order = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 

@@ -233,7 +233,8 @@ class CPMAE(nn.Module):
     def _air(self) -> Tensor:
         """The non-brain codes (levels,) of plain air."""
         air = torch.zeros(1, 1, *(5 * STRIDE,) * 3, device=self.device)
-        return self.skull.encode(air, torch.ones_like(air))[0, 2, 2, 2]
+        with quickly(self.device):
+            return self.skull.encode(air, torch.ones_like(air))[0, 2, 2, 2]
 
     def _encode(self, vqvae: VQVAE, volume: np.ndarray, known: np.ndarray, box: tuple[slice, ...]) -> Tensor:
         """Codes (1, 32, 32, 32, levels) of the known voxels in a box of codes; those outside it are code 0."""

@@ -101,7 +101,7 @@ def _bank_scan(task: tuple[Head, Path]) -> None:
 def _bank_labels(task: tuple[Head, Path]) -> None:
     head, out = task
     target = out / f"{head.name}_dseg.npy"
-    if target.exists():
+    if target.exists() and Bank.drawn(target).exists():
         return
     scan = head.read()
     labels = scan.data.astype(np.int16)

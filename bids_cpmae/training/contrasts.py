@@ -12,8 +12,8 @@ WHITE, GREY, CSF, DEEP = 1.0, 0.70, 0.25, 0.85
 MUSCLE, FAT, SKIN, EYE, MUCOSA, BONE, MARROW, AIR, SOFT = 0.50, 1.45, 0.80, 0.25, 0.75, 0.15, 0.95, 0.03, 0.60
 SOFT_TISSUE = 507
 SKIN_LABEL = 511
-# further from the skin than this soft tissue is alike
-DEEPEST_MM = 20.0
+# further in voxels from the skin than this soft tissue is alike
+DEEPEST = 20.0
 MEANS = {
     **dict.fromkeys((2, 41, 7, 46, 16, 28, 60, 85), WHITE),
     **dict.fromkeys((3, 42, 8, 47, 17, 53, 18, 54, 26, 58, 136, 137, 163, 164, 25, 57), GREY),
@@ -26,9 +26,9 @@ BRAIN_LABELS = tuple(sorted(label for label in MEANS if 0 < label < 500))
 
 
 def skin_depth(labels: np.ndarray) -> np.ndarray:
-    """Distance in voxels from the skin of a label map (X, Y, Z), at most `DEEPEST_MM`; float16."""
+    """Distance in voxels from the skin of a label map (X, Y, Z), at most `DEEPEST`; float16."""
     skin = labels == SKIN_LABEL
-    return np.minimum(distance_in(~skin), DEEPEST_MM).astype(np.float16)
+    return np.minimum(distance_in(~skin), DEEPEST).astype(np.float16)
 
 
 def draw_contrast(labels: np.ndarray, rng: np.random.Generator, *, spread: float = 0.1) -> np.ndarray:

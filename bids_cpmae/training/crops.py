@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,11 +28,13 @@ class CropSampler:
     Attributes
     ----------
     bank : Bank
-        A GPU holds all its heads, about 17 MB a scan and 50 MB a label map.
+        The device holds all its heads, 17 MB a scan and 67 MB a label map.
     part : str
         ``skull`` or ``brain``: which side of the brain mask a crop shows.
     label_share, face_share, blank_share : float
         Share of crops from label maps, centred on face or ears, and (skull only) with a part blanked.
+    device : str
+        What is random on it differs from what it is on another kind.
     """
 
     bank: Bank
@@ -55,7 +58,7 @@ class CropSampler:
         self._labels = [self._held(path) for path in self.bank.labels]
         self._depths = [torch.from_numpy(skin_depth(labels.cpu().numpy())).to(self.device) for labels in self._labels]
 
-    def _held(self, path) -> Tensor:
+    def _held(self, path: Path) -> Tensor:
         return torch.from_numpy(np.load(path, mmap_mode="c")).to(self.device)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,10 @@ MASKS = 24
 REGIONS = (("face", "ears"),) * 6 + (("face",), ("ears",))
 
 
+def _regions(number: int) -> tuple[str, ...]:
+    return REGIONS[number % len(REGIONS)]
+
+
 @cache
 def _distance(regions: tuple[str, ...]) -> np.ndarray:
     template = load_template()
@@ -44,15 +48,15 @@ def _distance(regions: tuple[str, ...]) -> np.ndarray:
     return resample(distance, template.grid.affine, head_affine(), head_shape(), outside="edge")
 
 
-@cache
+@lru_cache(maxsize=1)
 def mask(number: int) -> np.ndarray:
     """One of `MASKS` face masks (256, 256, 256), True inside; its border strays smoothly by about ``WAVER_MM``."""
     rng = np.random.default_rng([11, number])
     noise = smooth_field(rng.standard_normal((8, 8, 8)), head_shape())
-    regions = REGIONS[number % len(REGIONS)]
-    return (_distance(regions) + WAVER_MM * noise < 0) & ~load_template().fine(BRAIN_BIT)
+    return (_distance(_regions(number)) + WAVER_MM * noise < 0) & ~load_template().fine(BRAIN_BIT)
 
 
+@cache
 def masked_codes(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Codes (32, 32, 32) that a mask touches near the head, and those that it covers whole."""
     blank = mask(number)
@@ -108,7 +112,9 @@ class Face:
         """
         rng = np.random.default_rng([self.variant, self.turn > 0, *self.path.stem.encode()])
         volume, shape = head(self.path, self.turn)
-        number = int(rng.integers(MASKS))
+        # a deformed face is deformed all over, and its mask covers all of that
+        fit = [number for number in range(MASKS) if not self.variant or len(_regions(number)) == 2]
+        number = int(rng.choice(fit))
         blank, brain = mask(number), shipped_anatomy().brain
         around = voxel_box(code_box(masked_codes(number)[0], SKETCH_HALO))
         true = volume[around]

@@ -62,7 +62,7 @@ def coarse(scan: Grid, spacing: float = 2.0) -> Grid:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``cpmae train heads``."""
     parser.add_argument("dataset", type=Path, metavar="BIDS", help="dataset of T1w scans with faces")
-    parser.add_argument("out", type=Path, help="folder for the heads (about 17 MB each)")
+    parser.add_argument("out", type=Path, help="folder for the heads (about 17 MB each, 50 MB a label map)")
     parser.add_argument("--split", help="only people with this value in the column `split` (default: everybody)")
     parser.add_argument("--label-maps", type=Path, metavar="DIR", help="folder with head-NN_dseg.nii.gz to draw from")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")

@@ -88,7 +88,9 @@ def train(
     saved, began = time.monotonic(), time.monotonic()
     sums: dict[str, torch.Tensor] = {}
     usual = 0.0
-    feed = DataLoader(Batches(batches), batch_size=None, sampler=range(first, steps), num_workers=workers)
+    # forked, for what draws need not be picklable
+    feed = DataLoader(Batches(batches), batch_size=None, sampler=range(first, steps), num_workers=workers,
+                      multiprocessing_context="fork" if workers else None)  # fmt: skip
     for step, batch in zip(range(first, steps), feed):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, peak_rate, warmup)

@@ -52,22 +52,22 @@ class TokenBank:
         """Places and code groups of one training step; everything follows from ``step``."""
         rng = np.random.default_rng([7, step])
         number = rng.choice(sorted(self.faces), p=self._odds())
-        faces = self.faces[number]
-        return self.batch_of([faces[i] for i in rng.integers(len(faces), size=self.batch)], number, rng)
+        some = self.faces[number]
+        return self.batch_of([some[i] for i in rng.integers(len(some), size=self.batch)], number, rng)
 
     def _odds(self) -> np.ndarray:
         counts = np.array([len(self.faces[number]) for number in sorted(self.faces)])
         return counts / counts.sum()
 
-    def batch_of(self, faces: list[dict], number: int, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
+    def batch_of(self, some: list[dict], number: int, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
         """A batch of faces that share the mask ``number``; as the app sees them where no ``rng`` is given."""
         places = self._places[number]
-        true, mixed, brain = (_stack(face[name] for face in faces) for name in ("true", "mixed", "brain"))
+        true, mixed, brain = (_stack(face[name] for face in some) for name in ("true", "mixed", "brain"))
         skull_at, brain_at = places.skull, places.brain
-        shown = torch.zeros(len(faces), *places.target_known.shape, dtype=torch.bool)
+        shown = torch.zeros(len(some), *places.target_known.shape, dtype=torch.bool)
         if rng is not None:
             skull_at, brain_at = _some(skull_at, rng), _some(brain_at, rng)
-            shown = self._shown(len(faces), places, rng)
+            shown = self._shown(len(some), places, rng)
         target = torch.from_numpy(places.target)
         return {
             "brain": group(brain)[:, brain_at], "brain_at": torch.from_numpy(brain_at),
@@ -110,7 +110,8 @@ def predict(
     with torch.no_grad():
         context = brain.lookup(batch["brain"]).flatten(2), skull.lookup(batch["skull"]).flatten(2)
         mixed = skull.lookup(batch["mixed"])
-        given = torch.where(batch["shown"][..., None], skull.lookup(batch["true"]), mixed)
+        # codes that the mask covers in part are those of head and sketch together, whatever else is shown
+        given = torch.where((batch["shown"] & ~batch["known"])[..., None], skull.lookup(batch["true"]), mixed)
     encoded = model.forward_encoder(
         context[0], batch["brain_at"], context[1],
         torch.ones(len(batch["skull_at"]), CODES_PER_GROUP, device=mixed.device), batch["skull_at"],
@@ -158,18 +159,18 @@ def build_and_train(
 
 def on_device(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
     """All tensors of a batch there."""
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 @torch.no_grad()
 def set_averages(model: MaskedAutoencoder, book: ResidualCodebook, bank: TokenBank) -> None:
-    """The mean code vectors of all faces, and of their sketches, at each place: predictions start there."""
-    faces = [face for some in bank.faces.values() for face in some]
+    """The mean code vectors of all faces, true and mixed, at each place: predictions start there."""
+    everyone = [face for some in bank.faces.values() for face in some]
     for average, name in ((model.average, "true"), (model.average_sketch, "mixed")):
         total = torch.zeros_like(average)
-        for face in faces:
+        for face in everyone:
             total += book.lookup(group(torch.from_numpy(face[name]).long()[None].to(total.device)))[0].flatten(1)
-        average.copy_(total / len(faces))
+        average.copy_(total / len(everyone))
 
 
 def load_vqvae(path: Path) -> VQVAE:

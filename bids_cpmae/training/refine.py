@@ -159,7 +159,7 @@ def refine(
 
     def losses(step: int, batch: list[Tensor]) -> dict[str, Tensor]:
         torch.manual_seed(step)
-        predicted, true, wanted, known = (part.to(device, non_blocking=True) for part in batch)
+        predicted, true, wanted, known = (part.to(device) for part in batch)
         wanted, known = wanted[:, None], known[:, None]
         inner = (slice(None), slice(None), *(slice(HALO * STRIDE, -HALO * STRIDE),) * 3)
         with in_bfloat16(torch.device(device)):

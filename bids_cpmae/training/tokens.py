@@ -16,8 +16,8 @@ from bids_cpmae.model.vqvae import STRIDE, VQVAE
 from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.faces import Face, faces_of, head, masked_codes
 
-# how far in codes the encoder sees: what a changed face changes, and what that is worked out from
-NEAR, WIDE = 3, 6
+# in codes: the encoder sees four to each side, so far a changed face changes them, and from twice as far they follow
+NEAR, WIDE = 4, 8
 WHOLE = (slice(0, 32),) * 3
 
 
