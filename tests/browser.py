@@ -27,6 +27,10 @@ class Browser:
     """Chromium with its logs."""
 
     def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Start it; it may be started anew after `close`."""
         from selenium.webdriver import Chrome, ChromeOptions
         from selenium.webdriver.chrome.service import Service
 

@@ -24,7 +24,7 @@ def out(tmp_path_factory):
 
 
 def open_and_draw(browser, page, tries=3):
-    """Open a participant's page and wait for its head; once more where the process that draws was lost meanwhile."""
+    """Open a participant's page and wait for its head; again in a new browser where the old one has lost WebGL."""
     for left in reversed(range(tries)):
         browser.open(page)
         browser.run("document.getElementById('viewer').scrollIntoView()")
@@ -33,6 +33,8 @@ def open_and_draw(browser, page, tries=3):
         except AssertionError as error:
             if not left:
                 raise AssertionError(f"{error}; {browser.texts('#state')}") from error
+            browser.close()
+            browser.start()
 
 
 def column(browser, name):
