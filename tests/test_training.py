@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from bids_cpmae.model.identity import bend, portrait_voxels
+from bids_cpmae.model.vqvae import VQVAE, ResidualBlock, VQVAEConfig
 from bids_cpmae.training.bank import Bank
-from bids_cpmae.training.contrasts import BRAIN_LABELS, draw_contrast
+from bids_cpmae.training.contrasts import BRAIN_LABELS, SKIN_LABEL, SOFT_TISSUE, draw_contrast
 from bids_cpmae.training.crops import CropSampler
 from bids_cpmae.training.faces import Face, joined, mask, masked_codes, random_bend
 from bids_cpmae.training.loop import learning_rate, train
@@ -38,17 +39,21 @@ def test_contrast_is_t1w_like_and_follows_its_seed():
 def bank(tmp_path):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "a_T1w.npy", rng.integers(0, 255, (256,) * 3).astype(np.uint8))
+    labels = np.zeros((256,) * 3, np.int16)
+    labels[20:236, 20:236, 20:236], labels[24:232, 24:232, 24:232] = SKIN_LABEL, SOFT_TISSUE
+    np.save(tmp_path / "b_dseg.npy", labels)
     return Bank.open(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["skull", "brain"])
-def test_crops_follow_the_step_and_split_the_head(bank, part):
-    sampler = CropSampler(bank, part, batch=2)
+@pytest.mark.parametrize("label_share", [0, 1])
+def test_crops_follow_the_step_and_split_the_head(bank, part, label_share):
+    sampler = CropSampler(bank, part, batch=2, label_share=label_share)
     (volume, known), again = sampler(3), sampler(3)
     assert volume.shape == known.shape == (2, 1, 64, 64, 64)
     assert torch.equal(volume, again[0]) and torch.equal(known, again[1])
     assert set(known.unique().tolist()) <= {0.0, 1.0}
-    assert 0 < known.mean() <= 1
+    assert 0 < known.mean() <= 1 and 0 <= volume.min() < volume.max() <= 1
 
 
 def test_bending_leaves_all_but_the_mask():
@@ -185,18 +190,55 @@ def test_a_drawn_face_is_the_head_and_under_the_mask_a_sketch(face_bank):
     assert np.array_equal(again["mixed"], drawn["mixed"]) and not np.array_equal(again["true"], drawn["true"])
 
 
-def test_faces_are_encoded_and_batches_hide_what_is_to_be_learned(face_bank, tmp_path):
-    """Small networks: codes are those of the whole head with the drawn face in it, and there is always a target."""
+SMALL = VQVAEConfig((4, 4, 4), (0, 1, 1), (0, 1, 1), codes=64, code_dim=4, levels=2)
+no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.fixture(scope="module")
+def drawn(face_bank, tmp_path_factory):
+    """The head and its mirror image with their own faces, and the head with a deformed one."""
     from bids_cpmae.imaging.template import load_portrait
+    from bids_cpmae.training import faces
+
+    folder = faces.build(face_bank, tmp_path_factory.mktemp("faces"), load_portrait(), variants=0, workers=1)
+    deformed = Face(face_bank.scans[0], 1, 1)
+    np.savez(folder / f"{deformed.name}.npz", **deformed.draw(load_portrait()))
+    return folder
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, no_gpu])])
+def test_all_networks_are_trained_on(device, face_bank, drawn, tmp_path, monkeypatch):
+    """A few steps of each, batches drawn in a process beside it: weights stay numbers, the decoder learns further."""
+    from bids_cpmae.training import mae, refine, tokens, vqvae
+
+    monkeypatch.setattr(vqvae, "START_BATCHES", 2)
+    parts = {}
+    for part in ("skull", "brain"):
+        monkeypatch.setattr(vqvae, f"{part}_preset", lambda: SMALL)
+        vqvae.build_and_train(face_bank.heads[0].parent, tmp_path / part, part=part, steps=6, batch=1, rate=1e-3,
+                              device=device)  # fmt: skip
+        parts[part] = mae.load_vqvae(tmp_path / part / "weights.pt")
+    skull, brain = parts.values()
+    codes = tokens.build(face_bank, drawn, tmp_path / "codes", tokens.Encoders.load(skull, brain, device), variants=1)
+    model = mae.build_and_train(codes, tmp_path / "mae", skull, brain, steps=3, batch=2, rate=1e-3, device=device,
+                                workers=1)  # fmt: skip
+    before = skull.decoder.layers[-1].weight.detach().clone()
+    refined = refine.refine(drawn, codes, tmp_path / "decoder", model.eval(), skull, brain, steps=3, batch=1,
+                            device=device, workers=1)  # fmt: skip
+    assert not torch.equal(refined.decoder.layers[-1].weight, before)
+    for network in (refined, brain, model):
+        assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
+def test_faces_are_encoded_and_batches_hide_what_is_to_be_learned(face_bank, drawn, tmp_path):
+    """Small networks: codes are those of the whole head with the drawn face in it, and there is always a target."""
     from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder
-    from bids_cpmae.model.vqvae import VQVAE, ResidualBlock, VQVAEConfig
     from bids_cpmae.model.weights import shipped_anatomy
-    from bids_cpmae.training import faces, tokens
+    from bids_cpmae.training import tokens
     from bids_cpmae.training.mae import TokenBank, forward_loss
 
     torch.manual_seed(0)
-    config = VQVAEConfig((4, 4, 4), (0, 1, 1), (0, 0, 0), codes=64, code_dim=4)
-    skull, brain = VQVAE(config).eval(), VQVAE(config).eval()
+    skull, brain = VQVAE(SMALL).eval(), VQVAE(SMALL).eval()
     for block in skull.encoder.modules():  # silent at the start of training
         if isinstance(block, ResidualBlock):
             nn.init.normal_(block.second.weight, std=0.3)
@@ -204,9 +246,8 @@ def test_faces_are_encoded_and_batches_hide_what_is_to_be_learned(face_bank, tmp
     with torch.no_grad():
         skull.codebook.initialise(skull.features(crop, torch.ones_like(crop)).movedim(1, -1).reshape(-1, 4))
     encoders = tokens.Encoders.load(skull, brain)
-    drawn = faces.build(face_bank, tmp_path / "faces", load_portrait(), variants=1, workers=1)
     codes = tokens.build(face_bank, drawn, tmp_path / "codes", encoders, variants=1)
-    names = [f"a_T1w_{side}_{variant}.npz" for side in ("+1", "-1") for variant in (0, 1)]
+    names = [f"a_T1w_{face}.npz" for face in ("+1_0", "+1_1", "-1_0")]
     assert sorted(path.name for path in codes.iterdir()) == names
     with np.load(drawn / names[1]) as face, np.load(codes / names[1]) as encoded:
         volume = np.load(face_bank.scans[0]).astype(np.float32) / 255
@@ -214,7 +255,7 @@ def test_faces_are_encoded_and_batches_hide_what_is_to_be_learned(face_bank, tmp
         assert np.array_equal(encoded["mixed"], encoders.codes(skull, volume, ~encoders.inside))
         assert (encoded["true"] != encoded["mixed"]).any(-1)[masked_codes(int(face["mask"]))[1]].any()
     bank = TokenBank(codes, shipped_anatomy(), batch=2)
-    model = MaskedAutoencoder(MAEConfig(32, 2, 1, 1, config.code_dim, config.code_dim))
+    model = MaskedAutoencoder(MAEConfig(32, 2, 1, 1, SMALL.code_dim, SMALL.code_dim))
     for step in range(30):
         batch = bank(step)
         hidden = ~(batch["known"][None] | batch["shown"])
