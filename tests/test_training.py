@@ -233,7 +233,6 @@ def test_all_networks_are_trained_on(device, face_bank, drawn, tmp_path, monkeyp
 def test_faces_are_encoded_and_batches_hide_what_is_to_be_learned(face_bank, drawn, tmp_path):
     """Small networks: codes are those of the whole head with the drawn face in it, and there is always a target."""
     from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder
-    from bids_cpmae.model.weights import shipped_anatomy
     from bids_cpmae.training import tokens
     from bids_cpmae.training.mae import TokenBank, forward_loss
 
@@ -254,7 +253,7 @@ def test_faces_are_encoded_and_batches_hide_what_is_to_be_learned(face_bank, dra
         volume[tuple(slice(c, c + n) for c, n in zip(face["corner"], face["mixed"].shape))] = face["mixed"] / 255
         assert np.array_equal(encoded["mixed"], encoders.codes(skull, volume, ~encoders.inside))
         assert (encoded["true"] != encoded["mixed"]).any(-1)[masked_codes(int(face["mask"]))[1]].any()
-    bank = TokenBank(codes, shipped_anatomy(), batch=2)
+    bank = TokenBank(codes, batch=2)
     model = MaskedAutoencoder(MAEConfig(32, 2, 1, 1, SMALL.code_dim, SMALL.code_dim))
     for step in range(30):
         batch = bank(step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from bids_cpmae.model.cpmae import in_bfloat16
 from bids_cpmae.model.mae import CODES_PER_GROUP, GROUP, MAEConfig, MaskedAutoencoder, group
-from bids_cpmae.model.regions import Anatomy, Places, group_cells
+from bids_cpmae.model.regions import Places, group_cells
 from bids_cpmae.model.vqvae import VQVAE, ResidualCodebook, VQVAEConfig
 from bids_cpmae.model.weights import shipped_anatomy
 from bids_cpmae.training import faces, tokens
@@ -33,10 +34,8 @@ class TokenBank:
     """All encoded faces in memory; draws batches that share one mask."""
 
     folder: Path
-    anatomy: Anatomy
     batch: int
     faces: dict[int, list[dict]] = field(default_factory=dict)
-    _places: dict[int, Places] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path in sorted(Path(self.folder).glob("*.npz")):
@@ -45,51 +44,58 @@ class TokenBank:
             self.faces.setdefault(int(face["mask"]), []).append(face)
         if not self.faces:
             raise FileNotFoundError(f"no encoded faces in {self.folder}; run the encoding first")
-        for number in self.faces:
-            self._places[number] = Places.of(masked_codes(number)[1], self.anatomy)
+        for number in self.faces:  # once, before workers are forked
+            places_of(number)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Places and code groups of one training step; everything follows from ``step``."""
         rng = np.random.default_rng([7, step])
         number = rng.choice(sorted(self.faces), p=self._odds())
         some = self.faces[number]
-        return self.batch_of([some[i] for i in rng.integers(len(some), size=self.batch)], number, rng)
+        return batch_of([some[i] for i in rng.integers(len(some), size=self.batch)], number, rng)
 
     def _odds(self) -> np.ndarray:
         counts = np.array([len(self.faces[number]) for number in sorted(self.faces)])
         return counts / counts.sum()
 
-    def batch_of(self, some: list[dict], number: int, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
-        """A batch of faces that share the mask ``number``; as the app sees them where no ``rng`` is given."""
-        places = self._places[number]
-        true, mixed, brain = (_stack(face[name] for face in some) for name in ("true", "mixed", "brain"))
-        skull_at, brain_at = places.skull, places.brain
-        shown = torch.zeros(len(some), *places.target_known.shape, dtype=torch.bool)
-        if rng is not None:
-            skull_at, brain_at = _some(skull_at, rng), _some(brain_at, rng)
-            shown = self._shown(len(some), places, rng)
-        target = torch.from_numpy(places.target)
-        return {
-            "brain": group(brain)[:, brain_at], "brain_at": torch.from_numpy(brain_at),
-            "skull": group(mixed)[:, skull_at], "skull_at": torch.from_numpy(skull_at),
-            "true": group(true)[:, target], "mixed": group(mixed)[:, target], "target_at": target,
-            "known": torch.from_numpy(places.target_known), "shown": shown,
-        }  # fmt: skip
 
-    @staticmethod
-    def _shown(batch: int, places: Places, rng: np.random.Generator) -> Tensor:
-        """Which masked codes (batch, targets, 8) a face may show all the same, True = shown; never all of them."""
-        count = len(places.target)
-        how = SHOWN[rng.choice(len(SHOWN), p=SHOWN_ODDS)]
-        if how == "around a block":
-            side = places.reach.shape[0] // GROUP
-            group_at = np.array(np.unravel_index(rng.choice(places.target), (side,) * 3))
-            block = np.zeros_like(places.reach)
-            block[tuple(slice(max(0, GROUP * at - n // 2), GROUP * (at + 1) + n // 2)
-                        for at, n in zip(group_at, rng.integers(4, 12, 3)))] = True  # fmt: skip
-            return torch.from_numpy(group_cells(~block)[places.target]).expand(batch, -1, -1)
-        ratio = rng.uniform(0, 0.9) if how == "scattered" else 0.0
-        return torch.from_numpy(rng.random((batch, count, CODES_PER_GROUP)) < ratio)
+@cache
+def places_of(number: int) -> Places:
+    """The places that a mask hides and those around them, see `bids_cpmae.training.faces.mask`."""
+    return Places.of(masked_codes(number)[1], shipped_anatomy())
+
+
+def batch_of(some: list[dict], number: int, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
+    """A batch of faces that share the mask ``number``; as the app sees them where no ``rng`` is given."""
+    places = places_of(number)
+    true, mixed, brain = (_stack(face[name] for face in some) for name in ("true", "mixed", "brain"))
+    skull_at, brain_at = places.skull, places.brain
+    shown = torch.zeros(len(some), *places.target_known.shape, dtype=torch.bool)
+    if rng is not None:
+        skull_at, brain_at = _some(skull_at, rng), _some(brain_at, rng)
+        shown = _shown(len(some), places, rng)
+    target = torch.from_numpy(places.target)
+    return {
+        "brain": group(brain)[:, brain_at], "brain_at": torch.from_numpy(brain_at),
+        "skull": group(mixed)[:, skull_at], "skull_at": torch.from_numpy(skull_at),
+        "true": group(true)[:, target], "mixed": group(mixed)[:, target], "target_at": target,
+        "known": torch.from_numpy(places.target_known), "shown": shown,
+    }  # fmt: skip
+
+
+def _shown(batch: int, places: Places, rng: np.random.Generator) -> Tensor:
+    """Which masked codes (batch, targets, 8) a face may show all the same, True = shown; never all of them."""
+    count = len(places.target)
+    how = SHOWN[rng.choice(len(SHOWN), p=SHOWN_ODDS)]
+    if how == "around a block":
+        side = places.reach.shape[0] // GROUP
+        group_at = np.array(np.unravel_index(rng.choice(places.target), (side,) * 3))
+        block = np.zeros_like(places.reach)
+        block[tuple(slice(max(0, GROUP * at - n // 2), GROUP * (at + 1) + n // 2)
+                    for at, n in zip(group_at, rng.integers(4, 12, 3)))] = True  # fmt: skip
+        return torch.from_numpy(group_cells(~block)[places.target]).expand(batch, -1, -1)
+    ratio = rng.uniform(0, 0.9) if how == "scattered" else 0.0
+    return torch.from_numpy(rng.random((batch, count, CODES_PER_GROUP)) < ratio)
 
 
 def _stack(codes) -> Tensor:
@@ -142,7 +148,7 @@ def build_and_train(
 ) -> MaskedAutoencoder:
     """Train the masked autoencoder; saved as ``out/weights.pt``."""
     torch.manual_seed(0)
-    bank = TokenBank(codes, shipped_anatomy(), batch)
+    bank = TokenBank(codes, batch)
     model = MaskedAutoencoder(MAEConfig(code_dim=skull.config.code_dim, brain_dim=brain.config.code_dim)).to(device)
     skull, brain = skull.to(device), brain.to(device)
     set_averages(model, skull.codebook, bank)

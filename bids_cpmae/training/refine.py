@@ -23,7 +23,7 @@ from bids_cpmae.model.vqvae import STRIDE, VQVAE, pixel_unshuffle3d
 from bids_cpmae.model.weights import shipped_anatomy
 from bids_cpmae.training.faces import masked_codes
 from bids_cpmae.training.loop import train
-from bids_cpmae.training.mae import TokenBank, on_device, predict
+from bids_cpmae.training.mae import batch_of, on_device, predict
 from bids_cpmae.training.vqvae import EDGE, SQUARE, reconstruction_loss
 
 # of a face's name: turned as it is, and not deformed
@@ -95,12 +95,12 @@ class Refiner(nn.Module):
 
 @torch.no_grad()
 def predicted_vectors(
-    face: dict, codes: TokenBank, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE
+    face: dict, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Code vectors (32, 32, 32, dim), float16, of an encoded face: predicted as the app would, and true."""
     book = skull.codebook
     device = mae.place.device
-    batch = on_device(codes.batch_of([face], int(face["mask"])), device)
+    batch = on_device(batch_of([face], int(face["mask"])), device)
     found, known = predict(mae, book, brain.codebook, batch)
     groups = (group(torch.from_numpy(face[name]).long()[None].to(device)) for name in ("mixed", "true"))
     mixed, true = (book.lookup(part) for part in groups)
@@ -133,10 +133,10 @@ def refine(
     batch: int = 2, rate: float = 2e-4, device: str = "cpu", workers: int = 0,
 ) -> VQVAE:  # fmt: skip
     """Train the decoder of ``skull`` further, on predicted and on true codes of people's own faces by turns."""
-    bank, outside, some = TokenBank(codes, shipped_anatomy(), 1), ~shipped_anatomy().brain, []
+    outside, some = ~shipped_anatomy().brain, []
     for path in sorted(Path(codes).glob(f"*_T1w{OWN_FACE}.npz")):
         with np.load(path) as encoded, np.load(Path(faces) / path.name) as drawn:
-            pair = predicted_vectors({name: encoded[name] for name in encoded.files}, bank, mae, skull, brain)
+            pair = predicted_vectors({name: encoded[name] for name in encoded.files}, mae, skull, brain)
             corner = drawn["corner"] // STRIDE
             box = tuple(slice(c, c + n // STRIDE) for c, n in zip(corner, drawn["true"].shape))
             near = np.argwhere(_near(masked_codes(int(encoded["mask"]))[1])[box])
