@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from bids_cpmae.processes import ALLOCATOR
 
 WINDOW = (1200, 1000)
 INSIDE = ("data:", "blob:")
@@ -27,10 +30,6 @@ class Browser:
     """Chromium with its logs."""
 
     def __init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        """Start it; it may be started anew after `close`."""
         from selenium.webdriver import Chrome, ChromeOptions
         from selenium.webdriver.chrome.service import Service
 
@@ -39,7 +38,9 @@ class Browser:
         for flag in FLAGS:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-        self.driver = Chrome(options=options, service=Service(shutil.which("chromedriver")))
+        # what the command line sets for its own processes, SwiftShader does not draw with
+        environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+        self.driver = Chrome(options=options, service=Service(shutil.which("chromedriver"), env=environment))
         self.driver.set_page_load_timeout(120)
 
     def open(self, path: Path) -> None:

@@ -101,6 +101,7 @@ class Run:
 
     def held(self, count: int = 1) -> list[int]:
         """Numbers of the processes that are held, once there are so many."""
+
         def those():
             found = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
             return found if len(found) >= count else []

@@ -1,6 +1,5 @@
 """Heads to test on: the template's average head, which is nobody's, in whatever file form a test asks for."""
 
-
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates

@@ -78,7 +78,7 @@ def test_a_task_runs_the_app_for_its_participant(raw, told):
     folder = write(raw, "--mem", "10G", "--cpus-per-task", "6", "--", "--random-seed", "7", "-v",
                    "--session-label", "a", "b", "--skip-bids-validation")  # fmt: skip
     assert run_task(folder, 3).returncode == 0
-    (program, *words), = told()
+    ((program, *words),) = told()
     assert program == "bids-cpmae"
     args = app_parser().parse_args(words)
     assert (args.bids_dir, args.output_dir, args.level) == (raw, raw.parent / "out", "participant")

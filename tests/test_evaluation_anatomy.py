@@ -19,9 +19,7 @@ def face():
     axes = [np.arange(a, b + 1.0) for a, b in ((-80, 80), (-70, 115), (-100, 100))]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     profile = (
-        4 * np.exp(-(((z + 55) / 4) ** 2))
-        + 4 * np.exp(-(((z + 69) / 4) ** 2))
-        - 5 * np.exp(-(((z - 8) / 8) ** 2))
+        4 * np.exp(-(((z + 55) / 4) ** 2)) + 4 * np.exp(-(((z + 69) / 4) ** 2)) - 5 * np.exp(-(((z - 8) / 8) ** 2))
     )
     lips = profile * np.exp(-((x / 20) ** 2))
     head = ((x / 70) ** 2 + (np.where(y > 0, y - lips, y) / 85) ** 2 < 1) & (z < 90 - (x**2 + y**2) / 200)
@@ -35,9 +33,7 @@ def face():
     labels[((x / 55) ** 2 + (y / 60) ** 2 + ((z - 40) / 40) ** 2 < 1) & (labels == 507)] = 3
     for eye in EYES:
         labels[
-            ((x - eye[0]) ** 2 + (y - eye[1] + 8) ** 2 + (z - eye[2]) ** 2 < 100)
-            & (labels > 0)
-            & (labels != 511)
+            ((x - eye[0]) ** 2 + (y - eye[1] + 8) ** 2 + (z - eye[2]) ** 2 < 100) & (labels > 0) & (labels != 511)
         ] = 508
     affine = np.eye(4)
     affine[:3, 3] = low

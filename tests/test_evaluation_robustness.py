@@ -79,8 +79,10 @@ def test_light_and_fields_of_view_are_as_said(scan, before):
     tissue = scan.data > 0.3 * scan.data.max()
     for name, axis, sign in (("light-above", 2, 1), ("light-below", 2, -1), ("light-before", 1, 1)):
         ratio = DISTURBANCES[name](scan, before.brain, RNG).data / np.where(tissue, scan.data, np.nan)
-        ends = [np.nanmean(np.take(ratio, at, axis)) for at in np.flatnonzero(tissue.any(
-            tuple(other for other in range(3) if other != axis)))[[0, -1]]]
+        ends = [
+            np.nanmean(np.take(ratio, at, axis))
+            for at in np.flatnonzero(tissue.any(tuple(other for other in range(3) if other != axis)))[[0, -1]]
+        ]
         assert LIGHT / 2 < (ends[1] / ends[0]) ** sign < LIGHT
     brain = np.argwhere(before.brain)
     assert DISTURBANCES["no-crown"](scan, before.brain, RNG).data.shape[2] < brain[:, 2].max()

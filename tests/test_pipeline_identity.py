@@ -88,4 +88,3 @@ def test_t2w_face_has_bright_eyes_and_dark_muscle_as_the_scan_has(faces):
     fluid = np.percentile(source.data[~mask], 99)
     assert 0.6 < brightest / fluid < 1.6
     assert np.median(stored[mask & (stored > np.percentile(stored[mask], 60))]) < 0.6 * fluid
-

@@ -23,18 +23,11 @@ def out(tmp_path_factory):
     return tree
 
 
-def open_and_draw(browser, page, tries=3):
-    """Open a participant's page and wait for its head; again in a new browser where the old one has lost WebGL."""
-    for left in reversed(range(tries)):
-        browser.open(page)
-        browser.run("document.getElementById('viewer').scrollIntoView()")
-        try:
-            return browser.wait("return document.getElementById('head').dataset.drawn === 'sub-01_T1w'")
-        except AssertionError as error:
-            if not left:
-                raise AssertionError(f"{error}; {browser.texts('#state')}") from error
-            browser.close()
-            browser.start()
+def open_and_draw(browser, page):
+    """Open a participant's page and wait for its head."""
+    browser.open(page)
+    browser.run("document.getElementById('viewer').scrollIntoView()")
+    browser.wait("return document.getElementById('head').dataset.drawn === 'sub-01_T1w'")
 
 
 def column(browser, name):

@@ -1,18 +1,20 @@
 """Workers that are killed: tried once more, and no run that waits for ever."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin
+from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin, start_worker
 
 
 def dies_until(marker, times, marker_of_first=None):
@@ -33,12 +35,12 @@ def node(name, marker, times):
     return made
 
 
-def run(tmp_path, *nodes):
+def run(tmp_path, *nodes, plugin=SturdyMultiProcPlugin):
     workflow = pe.Workflow("killed", base_dir=str(tmp_path))
     workflow.config["execution"] = {"crashdump_dir": str(tmp_path / "crash"), "poll_sleep_duration": "0.1"}
     workflow.add_nodes(list(nodes))
     ended = []
-    plugin = SturdyMultiProcPlugin(
+    plugin = plugin(
         {"n_procs": 1, "memory_gb": 4, "n_gpu_procs": 0, "mp_context": "forkserver", "log_level": logging.CRITICAL,
          "status_callback": lambda node, status: ended.append((node.name, status))}
     )  # fmt: skip
@@ -69,6 +71,55 @@ def test_a_worker_killed_again_and_again_fails_alone(tmp_path):
     assert error is not None
     assert ("always", "exception") in ended and ("fine", "end") in ended
     assert (tmp_path / "always.txt").stat().st_size == 2
+
+
+class BreaksAtOnce(ProcessPoolExecutor):
+    """Its worker is killed while a job is handed over: the job is refused somewhere on its way, or lost."""
+
+    def __init__(self, loses, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.loses = loses
+
+    def _adjust_process_count(self):
+        super()._adjust_process_count()
+        if not self.loses:
+            self._break()
+            self._spawn_process()
+
+    def submit(self, *arguments, **options):
+        future = super().submit(*arguments, **options)
+        if self.loses:
+            self._break()
+            future = Future()
+        return future
+
+    def _break(self):
+        self._start_executor_manager_thread()
+        for process in self._processes.values():
+            process.kill()
+        end = time.monotonic() + 60
+        while self._executor_manager_thread.is_alive() and not self._call_queue._reader.closed:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("loses", [False, True], ids=["refuses", "loses"])
+def test_a_worker_killed_while_a_job_is_handed_over(tmp_path, loses):
+    class Plugin(SturdyMultiProcPlugin):
+        made = 0
+
+        def _new_pool(self):
+            self.made += 1
+            if self.made > 1:
+                return super()._new_pool()
+            return BreaksAtOnce(loses, max_workers=1, initializer=start_worker, initargs=(self._cwd, 50, 1),
+                                mp_context=multiprocessing.get_context("forkserver"))  # fmt: skip
+
+    ended, error = run(
+        tmp_path, node("one", tmp_path / "one.txt", 0), node("two", tmp_path / "two.txt", 0), plugin=Plugin
+    )
+    assert error is None
+    assert sorted(name for name, status in ended if status == "end") == ["one", "two"]
 
 
 def test_a_participant_that_is_begun_is_ended_first(tmp_path):

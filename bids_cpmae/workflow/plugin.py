@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from traceback import format_exception
 
 import numpy as np
@@ -103,9 +104,8 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             return f"none, {error}"
 
     def _submit_job(self, node, updatehash=False):
-        self._renew_pool()
-        task = super()._submit_job(node, updatehash=updatehash)
-        self._jobs[task] = (node, updatehash, 1)
+        task = self._hand_over(partial(super()._submit_job, node, updatehash=updatehash))
+        self._jobs[task] = (node, updatehash, 1, self.pool)
         return task
 
     def _async_callback(self, args):
@@ -115,27 +115,44 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
 
     def _get_result(self, taskid):
         future = self._task_obj[taskid]
-        if not future.done():
+        node, updatehash, attempts, pool = self._jobs[taskid]
+        # what was handed over to a pool while it broke is never said to be done
+        if not future.done() and not _is_broken(pool):
             return None
-        error = future.exception() if not future.cancelled() else BrokenProcessPool(KILLED)
+        if not future.done() or future.cancelled():
+            error = BrokenProcessPool(KILLED)
+        else:
+            error = future.exception()
         if error is None:
             return super()._get_result(taskid)
-        node, updatehash, attempts = self._jobs[taskid]
         if not isinstance(error, BrokenProcessPool) or attempts >= ATTEMPTS:
             # with the worker's own traceback, which says more than nipype's error at looking for results
             lines = [f"{KILLED}\n"] if isinstance(error, BrokenProcessPool) else format_exception(error)
             return {"result": None, "traceback": lines, "taskid": taskid}
-        self._renew_pool()
-        self._jobs[taskid] = (node, updatehash, attempts + 1)
-        self._task_obj[taskid] = self.pool.submit(run_node, node, updatehash, taskid)
-        self._task_obj[taskid].add_done_callback(self._async_callback)
+        future = self._hand_over(lambda: self.pool.submit(run_node, node, updatehash, taskid))
+        future.add_done_callback(self._async_callback)
+        self._task_obj[taskid] = future
+        self._jobs[taskid] = (node, updatehash, attempts + 1, self.pool)
         return None
 
-    def _renew_pool(self) -> None:
-        if not getattr(self.pool, "_broken", False):
-            return
-        self.pool.shutdown(wait=False)
+    def _hand_over(self, submit):
+        """Submit a job to a pool that works, though a worker be killed at that very moment."""
+        self._renew_pool()
+        try:
+            return submit()
+        except Exception:
+            # a pool that breaks meanwhile raises all kinds of errors
+            if not self._renew_pool():
+                raise
+            return submit()
+
+    def _renew_pool(self) -> bool:
+        """Take a new pool in place of one that is broken; whether that was so."""
+        if not _is_broken(self.pool):
+            return False
+        end_now(self.pool)
         self.pool = self._new_pool()
+        return True
 
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
@@ -145,3 +162,7 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             ),
             mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context")),
         )  # fmt: skip
+
+
+def _is_broken(pool: ProcessPoolExecutor) -> bool:
+    return bool(getattr(pool, "_broken", False))
