@@ -88,6 +88,20 @@ def in_bfloat16(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
+def encode_box(vqvae: VQVAE, volume: np.ndarray, known: np.ndarray, box: tuple[slice, ...]) -> Tensor:
+    """Codes (1, D, H, W, levels) of a box of codes, from voxels (X, Y, Z) and which of them are known.
+
+    Where the codebook is, they are found and stay.
+    """
+    voxels, device = voxel_box(box), vqvae.codebook.levels[0].vectors.device
+    tensors = [
+        torch.from_numpy(np.ascontiguousarray(part[voxels], np.float32))[None, None].to(device)
+        for part in (volume, known)
+    ]
+    with quickly(device):
+        return vqvae.encode(*tensors)
+
+
 def blended(found: np.ndarray, drawn: np.ndarray, blank: np.ndarray) -> np.ndarray:
     """What was decoded next to known tissue, the sketch deeper inside, 0 to 1.
 
@@ -238,15 +252,9 @@ class CPMAE(nn.Module):
 
     def _encode(self, vqvae: VQVAE, volume: np.ndarray, known: np.ndarray, box: tuple[slice, ...]) -> Tensor:
         """Codes (1, 32, 32, 32, levels) of the known voxels in a box of codes; those outside it are code 0."""
-        voxels = voxel_box(box)
-        tensors = [
-            torch.from_numpy(np.ascontiguousarray(part[voxels], np.float32))[None, None].to(self.device)
-            for part in (volume, known)
-        ]
         grid = (n // STRIDE for n in volume.shape)
         codes = torch.zeros((1, *grid, vqvae.config.levels), dtype=torch.long, device=self.device)
-        with quickly(self.device):
-            codes[(slice(None), *box)] = vqvae.encode(*tensors)
+        codes[(slice(None), *box)] = encode_box(vqvae, volume, known, box)
         return codes
 
     def fill(self, skull: Tensor, brain: Tensor, places: Places, *, snap: float = 0.0) -> Tensor:

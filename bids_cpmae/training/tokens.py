@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bids_cpmae.imaging.template import BRAIN_BIT, load_template
-from bids_cpmae.model.cpmae import code_box, quickly, voxel_box
+from bids_cpmae.model.cpmae import code_box, encode_box
 from bids_cpmae.model.regions import cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE
 from bids_cpmae.training.bank import Bank
@@ -37,13 +37,7 @@ class Encoders:
     @torch.no_grad()
     def codes(self, vqvae: VQVAE, volume: np.ndarray, known: np.ndarray, box: tuple[slice, ...] = WHOLE) -> np.ndarray:
         """Codes (int16), levels last, of a box of the head."""
-        voxels, device = voxel_box(box), vqvae.codebook.levels[0].vectors.device
-        pair = [
-            torch.from_numpy(np.ascontiguousarray(a[voxels], np.float32))[None, None].to(device)
-            for a in (volume, known)
-        ]
-        with quickly(device):
-            return vqvae.encode(*pair)[0].cpu().numpy().astype(np.int16)
+        return encode_box(vqvae, volume, known, box)[0].cpu().numpy().astype(np.int16)
 
     def whole_head(self, volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Non-brain and brain codes of a head."""
