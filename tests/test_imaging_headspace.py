@@ -161,3 +161,17 @@ def test_registration_repeats_itself(moved, tmp_path):
         found = register(load_template().grid, moved[0], folder=folder, seed=3)
         fields.append(found.fixed_to_moving(head_affine(8), head_shape(8)).points)
     assert np.array_equal(*fields)
+
+
+@pytest.mark.parametrize("shape", [(9, 10, 11), (9, 10, 1)])
+def test_a_map_goes_on_beyond_its_grid_as_it_was(shape):
+    angle = np.deg2rad(20)
+    nod = np.eye(4)
+    nod[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    nod[:3, 3] = 3, -7, 11
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = -20, 5, 30
+    turned = CoordinateMap(affine, apply_affine(nod, grid_points(affine, shape)).astype(np.float32))
+    flat = shape[2] == 1
+    beyond = apply_affine(affine, np.array([[-20, 3, 0], [4, 30, 0], [2, 2, 0 if flat else 40], [5, 5, 0]], float))
+    assert np.allclose(turned(beyond), apply_affine(nod, beyond), atol=1e-2)

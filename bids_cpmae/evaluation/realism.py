@@ -109,7 +109,7 @@ def reconstruction_psnr(subject: Subject) -> float:
 
     frame, source, model = subject.frame, subject.source, load_cpmae()
     whole = resample(source.data, source.affine, head_affine(), head_shape(), through=frame.to_scan)
-    whole = np.clip(whole / frame.scale, 0, 1)
+    whole = frame.to_model(whole)
     wanted = frame.blank & model.anatomy.head & ~model.anatomy.brain
     box = voxel_box(code_box(cells(wanted, STRIDE), DECODE_HALO))
     volume, known = (

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from bids_cpmae.errors import ScanError
+from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan, map_grid
 from bids_cpmae.imaging.headspace import CoordinateMap, head_affine, head_shape
-from bids_cpmae.imaging.intensity import BRAIN_LEVEL, scale_to_unit
+from bids_cpmae.imaging.intensity import BRAIN_LEVEL, Tone, unit_scale
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import register, scratch_folder
 from bids_cpmae.imaging.resample import resample
-from bids_cpmae.imaging.template import REGISTRATION_MARGIN_MM, load_template
+from bids_cpmae.imaging.template import (
+    BRAIN_BIT,
+    HEAD_BIT,
+    REGISTRATION_MARGIN_MM,
+    SPACING,
+    Template,
+    load_portrait,
+    load_template,
+)
 
 RING_MM = 24.0
 FRAME_MARGIN_MM = 16
 KNOWN = 0.9
+# where a scan's tissues are compared with the portrait's: near the mask and the skin, where that shows tissue
+TONE_RING_MM, TONE_DEPTH_MM, TONE_TISSUE = 25.0, 12.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,8 @@ class HeadFrame:
         Between head space and the scan's world, RAS+ mm.
     scale : float
         Scan units per unit of ``volume``.
+    tone : Tone
+        By which ``volume`` was drawn as the portrait is, but for the brain.
     """
 
     volume: np.ndarray
@@ -42,11 +56,20 @@ class HeadFrame:
     to_scan: CoordinateMap
     to_head: CoordinateMap
     scale: float
+    tone: Tone = field(default_factory=Tone)
+
+    def to_model(self, volume: np.ndarray) -> np.ndarray:
+        """Values of the scan (256, 256, 256), in head space, as the model may see them: float32, 0 to 1."""
+        return _around_brain(np.clip(volume / np.float32(self.scale), 0, None), self.tone, Tone.to_model).clip(0, 1)
+
+    def from_model(self, head: np.ndarray) -> np.ndarray:
+        """A head (256, 256, 256), float32, 0 to 1, as the scan shows it; ``scale`` is still to be multiplied."""
+        return _around_brain(head, self.tone, Tone.to_scan)
 
     def save(self, path: Path) -> Path:
         """Write everything to one ``.npz``."""
         np.savez(
-            path, volume=self.volume, blank=self.blank, scale=self.scale,
+            path, volume=self.volume, blank=self.blank, scale=self.scale, tone=[self.tone.scan, self.tone.model],
             to_scan=self.to_scan.points, to_scan_affine=self.to_scan.affine,
             to_head=self.to_head.points, to_head_affine=self.to_head.affine,
         )  # fmt: skip
@@ -60,6 +83,7 @@ class HeadFrame:
                 stored["volume"], stored["blank"],
                 CoordinateMap(stored["to_scan_affine"], stored["to_scan"]),
                 CoordinateMap(stored["to_head_affine"], stored["to_head"]), float(stored["scale"]),
+                Tone(*stored["tone"]),
             )  # fmt: skip
 
 
@@ -112,10 +136,27 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
     whole, blank = np.zeros(head_shape(), np.float32), np.zeros(head_shape(), bool)
     whole[box], blank[box] = volume, share >= 0.5
     try:
-        unit, scale = scale_to_unit(whole, template)
+        scale = unit_scale(whole, template)
     except ValueError as error:
         raise ScanError(f"registration to the template failed: {error}") from error
-    return HeadFrame(unit, blank, to_scan, to_head, scale)
+    frame = HeadFrame(whole, blank, to_scan, to_head, scale, seen_tone(whole / np.float32(scale), blank, template))
+    return replace(frame, volume=frame.to_model(whole))
+
+
+def seen_tone(volume: np.ndarray, blank: np.ndarray, template: Template) -> Tone:
+    """How bright a scan in head space, the brain's level at one half, shows the tissue near what is ``blank``."""
+    # every second voxel of the 1 mm grid lies on the template's 2 mm one
+    scan, drawn, hidden = (part[::SPACING, ::SPACING, ::SPACING] for part in (volume, load_portrait(), blank))
+    near, deep = distance_in(~hidden, SPACING), distance_in(template.mask(HEAD_BIT), SPACING)
+    around = (near > SPACING) & (near < TONE_RING_MM) & (deep < TONE_DEPTH_MM) & (scan > 0) & (drawn > TONE_TISSUE)
+    return Tone.seen(scan, drawn, around & ~template.mask(BRAIN_BIT))
+
+
+def _around_brain(volume: np.ndarray, tone: Tone, change: Callable[[Tone, np.ndarray], np.ndarray]) -> np.ndarray:
+    """A head (256, 256, 256) with the values outside its brain changed by a tone, if that is not plain."""
+    if tone.plain:
+        return volume
+    return np.where(load_template().fine(BRAIN_BIT), volume, change(tone, volume))
 
 
 def stand_in(frame: HeadFrame) -> HeadFrame:
@@ -126,7 +167,7 @@ def stand_in(frame: HeadFrame) -> HeadFrame:
     template = load_template()
     fine = resample(template.grid.data, template.grid.affine, head_affine(), head_shape())
     unit = np.clip(BRAIN_LEVEL * fine, 0, 1).astype(np.float32)
-    return replace(frame, volume=np.where(frame.blank, np.float32(0), unit), scale=1.0)
+    return replace(frame, volume=np.where(frame.blank, np.float32(0), unit), scale=1.0, tone=Tone())
 
 
 def mask_box(mask: np.ndarray, affine: np.ndarray, ring_mm: float = RING_MM) -> tuple[slice, ...]:
@@ -164,7 +205,7 @@ def resample_to_scan(frame: HeadFrame, head: np.ndarray, source: SourceImage, ma
     grid[:3, 3] = grid[:3, :3] @ [s.start for s in box] + source.affine[:3, 3]
     shape = tuple(s.stop - s.start for s in box)
     out = np.zeros(mask.shape, np.float32)
-    out[box] = frame.scale * average_onto(head, head_affine(), grid, shape, through=frame.to_head)
+    out[box] = frame.scale * average_onto(frame.from_model(head), head_affine(), grid, shape, through=frame.to_head)
     return out
 
 

@@ -8,12 +8,15 @@ the first axis mirrors the head.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 AC_VOXEL = (127.5, 124.0, 160.0)
 HEAD_SIZE_MM = 256
+# every so many points of a map tell its linear part
+THIN = 4
 
 
 def head_affine(spacing: int = 1) -> np.ndarray:
@@ -80,13 +83,25 @@ class CoordinateMap:
     points: np.ndarray
 
     def __call__(self, world: np.ndarray) -> np.ndarray:
-        """Map points ``(..., 3)`` in mm; beyond the coarse grid the map is continued linearly."""
+        """Map points ``(..., 3)`` in mm; beyond the coarse grid the map goes on as its linear part does."""
         from bids_cpmae.imaging.resample import sample_points
 
         index = apply_affine(np.linalg.inv(self.affine), world).astype(np.float32)
         inside = np.clip(index, 0, np.array(self.points.shape[:3], np.float32) - 1)
         mapped = sample_points(np.moveaxis(self.points, -1, 0), inside)
-        return mapped + ((index - inside) * np.diag(self.affine)[:3]).astype(np.float32)
+        return mapped + (index - inside) @ self._linear
+
+    @cached_property
+    def _linear(self) -> np.ndarray:
+        """How far a step along each axis of the grid leads, (3, 3): the best line through all points."""
+        steps = [1 if n < 2 * THIN else THIN for n in self.points.shape[:3]]
+        thin = tuple(slice(None, None, step) for step in steps)
+        index = np.moveaxis(np.indices(self.points.shape[:3], dtype=float), 0, -1)[thin].reshape(-1, 3)
+        own = np.diag(np.diag(self.affine)[:3])
+        # along an axis that is but one point long nothing is known, and a map is nearly the identity
+        shift = self.points[thin].reshape(-1, 3) - index @ own
+        rows = np.column_stack([index - index.mean(0), np.ones(len(index))])
+        return (own + np.linalg.lstsq(rows, shift, rcond=None)[0][:3]).astype(np.float32)
 
     def after(self, rigid: np.ndarray, affine: np.ndarray, shape: tuple[int, ...]) -> CoordinateMap:
         """This map behind a rigid one (4, 4), sampled on a coarse axis-aligned grid of the space that leads from."""

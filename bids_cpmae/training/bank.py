@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from bids_cpmae.imaging.headspace import apply_affine, grid_points, head_affine, head_shape
-from bids_cpmae.imaging.intensity import BRAIN_LEVEL, scale_to_unit
+from bids_cpmae.imaging.intensity import BRAIN_LEVEL, unit_scale
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import load_template
@@ -93,7 +93,7 @@ def _bank_scan(task: tuple[Head, Path]) -> None:
     affine = scan.affine @ np.diag([0.5, 0.5, 0.5, 1.0])
     affine[:3, 3] = apply_affine(scan.affine, np.array([-0.25, -0.25, -0.25]))
     volume = resample(np.maximum(fine, 0), affine, head_affine(), head_shape(), through=field)
-    unit, _ = scale_to_unit(volume, load_template())
+    unit = np.clip(volume / unit_scale(volume, load_template()), 0, 1).astype(np.float32)
     _save(target, np.rint(255 * unit).astype(np.uint8))
     LOG.info("%s: correlation %.3f", head.name, similarity)
 

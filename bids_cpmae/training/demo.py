@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bids_cpmae.imaging.headspace import head_affine, head_shape
-from bids_cpmae.imaging.intensity import scale_to_unit
+from bids_cpmae.imaging.intensity import unit_scale
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import load_template
 from bids_cpmae.model.cpmae import CPMAE
@@ -23,7 +23,7 @@ def demo_codes(model: CPMAE, *, seed: int) -> dict[str, np.ndarray]:
     template = load_template()
     grid, shape = head_affine(), head_shape()
     average = resample(template.grid.data, template.grid.affine, grid, shape)
-    volume, _ = scale_to_unit(average, template)
+    volume = np.clip(average / unit_scale(average, template), 0, 1).astype(np.float32)
     blank = resample(template.replaced_with_air(), template.grid.affine, grid, shape, outside="edge") >= 0.5
     faced = np.where(blank, 0, volume)
     new = model.remodel(faced, blank & ~model.anatomy.brain, identity_seed=seed)
