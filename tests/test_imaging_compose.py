@@ -3,15 +3,19 @@
 import warnings
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from phantoms import CASES, Case, draw_head, make_phantom
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.compose import clear_skin, compose_face, match_detail, with_texture
+from bids_cpmae.imaging.air import find_air
+from bids_cpmae.imaging.compose import clear_skin, compose_face, keeps_brain_alone, match_detail, with_texture
+from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.seam import border_step, noise_level
+from bids_cpmae.imaging.template import BRAIN_BIT, load_template
 
 FINE = Case(spacing=(3.0, 3.0, 3.0), shape=(64, 72, 68))
 
@@ -285,3 +289,33 @@ def test_a_soft_face_is_given_the_texture_of_its_scan():
     # rough enough already
     rough = np.where(scan > 0, 100 + 1.2 * (scan - 100), 0).astype(np.float32)
     np.testing.assert_array_equal(with_texture(scan, rough, inside, 100.0, np.ones(3), rng), rough)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """The average head at a brain's signal-to-noise ratio of about 9: no block of its air is surely air."""
+    template, rng = load_template(), np.random.default_rng(0)
+    head = 600 * template.grid.data
+    real, imaginary = 65 * rng.standard_normal((2, *head.shape))
+    image = nib.Nifti1Image(np.hypot(head + real, imaginary).astype(np.int16), template.grid.affine)
+    return load_source(image), head.astype(np.float32)
+
+
+def test_a_face_meets_a_noisy_scan_without_growing(noisy):
+    """Air that cannot be told from tissue is no word that nothing but a brain is kept."""
+    source, head = noisy
+    mask = load_template().replaced_with_air()
+    assert not find_air(np.where(mask, 0, source.data), ~mask, tissue_level(source.data[~mask]), source.spacing).any()
+    values = values_of(source, compose_face(source, mask, head, seed=1))
+    grown = gaussian_filter(values, 1)[mask] - gaussian_filter(source.data, 1)[mask]
+    # ml; 63 where the head is taken for a brain alone and skin is put into the air before it
+    assert (grown > 100).sum() * 8e-3 < 20
+
+
+def test_a_mask_that_keeps_a_brain_alone_is_known():
+    template = load_template()
+    brain = template.mask(BRAIN_BIT)
+    for view in (np.s_[:], np.s_[20:110, 10:, 4:90]):
+        assert not keeps_brain_alone(template.replaced_with_air()[view])
+    for view in (np.s_[:], np.s_[:, :, 60:], np.s_[:, :, 70:90]):
+        assert keeps_brain_alone(~binary_dilation(brain, iterations=3)[view])

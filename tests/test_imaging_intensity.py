@@ -5,7 +5,7 @@ import pytest
 
 from bids_cpmae.imaging.align import HeadFrame, seen_tone
 from bids_cpmae.imaging.headspace import CoordinateMap, grid_points, head_affine, head_shape
-from bids_cpmae.imaging.intensity import Tone
+from bids_cpmae.imaging.intensity import Tone, tissue_level
 from bids_cpmae.imaging.template import BRAIN_BIT, load_portrait, load_template
 
 
@@ -62,3 +62,14 @@ def test_too_little_in_sight_says_nothing():
     few = np.zeros((8, 8, 8), bool)
     few[0] = True
     assert Tone.seen(np.ones(few.shape), 3 * np.ones(few.shape), few).plain
+
+
+@pytest.mark.parametrize("noise", [2, 20, 45, 80])
+def test_typical_tissue_is_no_noise(noise):
+    head, rng = 600 * load_template().grid.data, np.random.default_rng(0)
+    real, imaginary = noise * rng.standard_normal((2, *head.shape))
+    assert abs(tissue_level(np.hypot(head + real, imaginary).ravel()) / tissue_level(head.ravel()) - 1) < 0.15
+
+
+def test_no_values_have_no_tissue():
+    assert tissue_level(np.zeros(0)) == 0 and tissue_level(np.zeros(9)) == 0

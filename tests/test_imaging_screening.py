@@ -12,7 +12,7 @@ from bids_cpmae.bids.verdicts import PASS, REVIEW, judge
 from bids_cpmae.errors import ScanError, SkippedError
 from bids_cpmae.imaging.facemask import locate_face
 from bids_cpmae.imaging.headspace import apply_affine
-from bids_cpmae.imaging.landmarks import face_coverage
+from bids_cpmae.imaging.landmarks import face_coverage, mask_coverage
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.orientation import turn_scores, turned
 from bids_cpmae.imaging.screening import CHECKS, screen, screen_located
@@ -130,9 +130,9 @@ def test_every_check_says_what_and_what_to_do():
 
 def test_coverage_counts_what_the_mask_takes(good):
     located = bad.located_by_hand(good)
-    assert face_coverage(good, located.to_head, np.zeros_like(located.mask)) == 0
-    covered = face_coverage(good, located.to_head, located.mask)
-    assert 0.8 < covered < face_coverage(good, located.to_head)
+    assert mask_coverage(good, located.to_head, np.zeros_like(located.mask)) == 0
+    assert 0.8 < mask_coverage(good, located.to_head, located.mask) < 1
+    assert 0.8 < face_coverage(good, located.to_head) <= 1
 
 
 def real(folder, name, suffix="T1w"):

@@ -23,6 +23,7 @@ from scipy.ndimage import gaussian_filter
 from bids_cpmae.errors import CPMAEError, ExitCode, InputError, ScanError
 from bids_cpmae.identity import identity_seed, noise_seed
 from bids_cpmae.imaging.nifti import SourceImage, load_source, save_like
+from bids_cpmae.imaging.template import PORTRAIT
 from bids_cpmae.processes import one_thread
 
 LOG = logging.getLogger("bids_cpmae")
@@ -256,13 +257,14 @@ def _file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=2)
 def _code_digest(model: bool = False) -> str:
-    """Changes with whatever decides how a scan is de-identified: code and template; with ``model`` also the weights."""
+    """Changes with whatever decides how a scan is de-identified: code and template; with ``model`` also the weights
+    and the portrait."""
     root = Path(__file__).resolve().parents[1]
-    code = [Path(__file__), *sorted((root / "imaging").glob("*.py"))]
+    code = [Path(__file__), root / "api.py", root / "identity.py", *sorted((root / "imaging").glob("*.py"))]
     data = [root / "data" / "template.npz"]
     if model:
         code += sorted((root / "model").glob("*.py"))
-        data.append(root / "data" / "weights.safetensors")
+        data += [root / "data" / name for name in ("weights.safetensors", PORTRAIT)]
     # comments and layout decide nothing
     parts = [ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode() for path in code]
     parts += [path.read_bytes() for path in data]

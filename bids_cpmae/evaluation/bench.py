@@ -105,13 +105,17 @@ def run_stages(
         from bids_cpmae.imaging.facemask import locate_face
         from bids_cpmae.imaging.nifti import load_source, save_like
         from bids_cpmae.imaging.quality import measure_quality
+        from bids_cpmae.imaging.screening import screen, screen_located
         from bids_cpmae.model.weights import check_weights, load_cpmae
     # registration takes a minute: do not find out after it that there are no weights
     check_weights(weights)
     with watch.stage("load"):
         source = load_source(scan)
+    with watch.stage("screen"):
+        screen(source)
     with watch.stage("locate"):
         located = locate_face(source)
+        screen_located(source, located)
     with watch.stage("align"):
         frame = align_blanked(source, located.mask)
     with watch.stage("load weights"):

@@ -228,13 +228,16 @@ class _Faces:
         return (weight * (guess.clamp(-1, 1) - wanted).abs()).sum() / weight.sum()
 
 
-def _prepare(originals, deidentified, region, train_people, people, threshold):
-    """Solid originals and de-identified heads by person, and the `_Faces` made of them."""
+def _prepare(originals, deidentified, region, shown, people, threshold):
+    """Solid originals and de-identified heads by person, and the `_Faces` made of them; the mean face is of ``shown``.
+
+    Of the held-out people's faces nothing may be known, or the mean looks better on them than on strangers.
+    """
     solids, solids_deidentified = (
         {person: solid_head(volumes[person] > threshold) for person in people} for volumes in (originals, deidentified)
     )
     wanted = {person: torch.from_numpy(_distance(solid)) for person, solid in solids.items()}
-    mean = torch.stack([wanted[person] for person in train_people]).mean(0)
+    mean = torch.stack([wanted[person] for person in shown]).mean(0)
     seen = {
         person: torch.stack([torch.from_numpy(deidentified[person]), torch.from_numpy(_distance(solid)), mean])
         for person, solid in solids_deidentified.items()
@@ -264,12 +267,8 @@ def _rate(step: int, settings: RestorationSettings) -> float:
     return settings.peak_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * step / settings.steps)))
 
 
-def _train(network, faces: _Faces, train_people: Sequence[str], settings, seed: int) -> float:
+def _train(network, faces: _Faces, held_out: Sequence[str], shown: Sequence[str], settings, rng) -> float:
     """Train, keep the weights that served held-out training people best, and say with which share of the change."""
-    rng = np.random.default_rng([seed, 12])
-    order = [train_people[i] for i in rng.permutation(len(train_people))]
-    held = max(1, round(VALIDATION_SHARE * len(order)))
-    held_out, shown = order[:held], order[held:]
     optimiser = torch.optim.AdamW(network.parameters(), settings.peak_rate, weight_decay=settings.weight_decay)
     best, weights = (math.inf, 0.0), None
     every = max(1, settings.steps // CHECKS)
@@ -338,13 +337,15 @@ def run_restoration(
         torch.manual_seed(seed)
         network = RestorationNetwork(settings)
     threshold = float(np.median([tissue_threshold(originals[person]) for person in train_people]))
-    solids, changed, faces = _prepare(
-        originals, deidentified, region, train_people, [*train_people, *test_people], threshold
-    )
+    rng = np.random.default_rng([seed, 12])
+    order = [train_people[i] for i in rng.permutation(len(train_people))]
+    held = max(1, round(VALIDATION_SHARE * len(order)))
+    held_out, shown = order[:held], order[held:]
+    solids, changed, faces = _prepare(originals, deidentified, region, shown, [*train_people, *test_people], threshold)
     faceless = [person for person in test_people if not (skin(solids[person]) & region).any()]
     if faceless:
         raise InputError(f"{' '.join(faceless[:5])}: no skin of a face in the original; leave them out", ExitCode.DATA)
-    share = _train(network, faces, list(train_people), settings, seed)
+    share = _train(network, faces, held_out, shown, settings, rng)
     return _judge(network, faces, share, {person: solids[person] for person in test_people}, changed, region, seed)
 
 

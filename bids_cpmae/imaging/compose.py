@@ -23,11 +23,13 @@ from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
 from bids_cpmae.imaging.filters import gaussian
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.nifti import SourceImage
-from bids_cpmae.imaging.noise import Grain, grained, quiet_sigma
+from bids_cpmae.imaging.noise import Grain, grained, neighbours, quiet_sigma
 from bids_cpmae.imaging.seam import noise_level
 from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
 
 RING_MM = 20.0
+# of every side of the field of view, more than this is masked where a brain alone is kept; it may be cut by one side
+MASKED_SIDE = 0.25
 GAIN_SCALES = {8.0: 1.0, 16.0: 0.1, 40.0: 0.01}
 GAIN_BLOCK_MM = 4.0
 GAIN_LIMITS = (0.4, 2.5)
@@ -99,7 +101,7 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     inside, scan = mask[box], known[box]
     # where only the brain and a shell around it are kept, the new head is no reconstruction of anything outside the
     # mask: there is one gain for all of it, and no skin or step that it could meet
-    alone = not air.any()
+    alone = keeps_brain_alone(mask)
     new = clear_skin(synthetic[box], level, spacing)
     new = cover_kept(new, inside, level, spacing) if alone else meet_skin(scan, new, inside, level, spacing)
     scan_tissue = ~inside & (scan > TISSUE * level)
@@ -124,12 +126,21 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     )  # fmt: skip
     rng = np.random.default_rng(seed)
     new = _with_noise(new, floor, background, grain, level, rng)
-    # without air there is nothing but brain to compare with
+    # there is nothing but brain to compare with
     new = new if alone else with_texture(scan, new, inside, level, spacing, rng)
 
     flat = stored.reshape(source.shape3)
-    flat[box][inside] = _as_stored(source, new[inside], flat[~mask], clip=background.seen)
+    flat[box][inside] = _as_stored(source, new[inside], flat[~mask], clip=not alone)
     return stored
+
+
+def keeps_brain_alone(mask: np.ndarray) -> bool:
+    """Whether a mask (X, Y, Z) leaves nothing but a brain and a shell around it, as in head mode.
+
+    The back of a head or its top is kept otherwise, and with it one side of the field of view.
+    """
+    sides = [np.take(mask, end, axis).mean() for axis in range(3) for end in (0, -1)]
+    return bool(min(sides) > MASKED_SIDE)
 
 
 def clear_skin(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
@@ -311,10 +322,10 @@ def with_texture(
 
 def _roughness(values: np.ndarray, where: np.ndarray, axis: int) -> float:
     """Root mean square difference of neighbours along an axis, within ``where``."""
-    pairs = where & np.roll(where, 1, axis)
+    pairs = np.logical_and(*neighbours(where, axis))
     if not pairs.any():
         return 0.0
-    return float(np.sqrt(np.mean((values - np.roll(values, 1, axis))[pairs] ** 2)))
+    return float(np.sqrt(np.mean(np.subtract(*neighbours(values, axis))[pairs] ** 2)))
 
 
 def membrane(residual: np.ndarray, outside: np.ndarray, spacing: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -142,14 +143,11 @@ def carry_face(
     SkippedError
         When no face lies in the field of view.
     """
-    template = load_template()
     grid, shape = covering_grid(source.affine, source.shape3, COARSE_MM)
-    wanted = template.replaced_with_air(tuple(regions)) if mode == "face" else np.ones_like(template.masks, bool)
-    fields = np.stack([
-        signed_distance(part, SPACING) for part in (wanted, template.mask(BRAIN_BIT), template.mask(EARS_BIT))
-    ])  # fmt: skip
     # beyond head space the nearest edge counts, so that the air before the face goes on
-    face, brain, ears = resample(fields, head_affine(SPACING), grid, shape, through=to_head, outside="edge")
+    face, brain, ears = resample(
+        _template_distances(mode, tuple(regions)), head_affine(SPACING), grid, shape, through=to_head, outside="edge"
+    )
     # the field stretches distances: measure the margin where the brain came to lie
     brain = signed_distance(brain < 0, COARSE_MM)
     if mode == "face" and "ears" in regions:
@@ -166,6 +164,16 @@ def carry_face(
         "brain_ml": round(float(inside.sum() * voxel_ml), 1),
     }
     return FaceLocation(mask, inside, measures, to_head)
+
+
+@lru_cache(maxsize=2)
+def _template_distances(mode: str, regions: tuple[str, ...]) -> np.ndarray:
+    """Signed distances (3, 128, 128, 128) in mm in head space, to what is replaced, the brain, and the ears."""
+    template = load_template()
+    wanted = template.replaced_with_air(regions) if mode == "face" else np.ones_like(template.masks, bool)
+    return np.stack([
+        signed_distance(part, SPACING) for part in (wanted, template.mask(BRAIN_BIT), template.mask(EARS_BIT))
+    ])  # fmt: skip
 
 
 def with_strays(face: np.ndarray, brain: np.ndarray, ears: np.ndarray, scan: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from bids_cpmae.imaging.template import Template
 
 BRAIN_LEVEL = 0.5
+# what noise without signal hardly reaches, in units of its darkest twentieth; but no more of a scan's brightest than this
+NOISE_TOP, MOST_NOISE = 11.0, 0.3
 # how bright tissue around a brain is, from muscle to fat, and by which factors (their logarithms) it is not as the
 # portrait's: half of heads on the first scanner differ by 0.06, on the others by 0.3 to 1.1
 TONES, TONE_DIFFERS, LEAST_TONES = (50, 75, 90, 95), (0.2, 0.35), 1000
@@ -40,8 +42,11 @@ def unit_scale(volume: np.ndarray, template: Template) -> float:
 
 
 def tissue_level(values: np.ndarray) -> float:
-    """Typical value of tissue: the median of what lies above a tenth of the 99th percentile."""
-    bright = values[values > 0.1 * np.percentile(values, 99)] if values.size else values
+    """Typical value of tissue: the median of what lies above a tenth of the 99th percentile, and above the noise."""
+    if not values.size:
+        return 0.0
+    darkest, brightest = np.percentile(values, [5, 99])
+    bright = values[values > max(0.1 * brightest, min(NOISE_TOP * darkest, MOST_NOISE * brightest))]
     return float(np.median(bright)) if bright.size else 0.0
 
 

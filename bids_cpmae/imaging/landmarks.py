@@ -151,28 +151,31 @@ class Landmarks:
         return index[((index > 0) & (index < np.array(source.shape3) - 1)).all(1)]
 
 
-def face_coverage(source: SourceImage, to_head: CoordinateMap, mask: np.ndarray | None = None) -> float:
-    """Share of the template's face, its tissue, that lies in a scan's field of view, or in a mask on the scan's grid.
+def face_coverage(source: SourceImage, to_head: CoordinateMap) -> float:
+    """Share of the template's face, its tissue, that lies in a scan's field of view.
 
-    Parameters
-    ----------
-    source : SourceImage
-    to_head : CoordinateMap
-        From the scan's world to head space; continued linearly beyond the field of view.
-    mask : ndarray (X, Y, Z), bool, optional
-        True = counts; the whole field of view if not given.
+    ``to_head`` leads from the scan's world to head space; it is continued linearly beyond the field of view.
     """
+    inside = _face_in_view(source, to_head)[1]
+    return float(inside.mean()) if inside.size else 0.0
+
+
+def mask_coverage(source: SourceImage, to_head: CoordinateMap, mask: np.ndarray) -> float:
+    """Share of the template's face in a scan's field of view that a mask (X, Y, Z), True inside, covers; NaN if none.
+
+    ``to_head`` leads from the scan's world to head space.
+    """
+    index, inside = _face_in_view(source, to_head)
+    return float(mask[tuple(np.rint(index[inside]).astype(int).T)].mean()) if inside.any() else float("nan")
+
+
+def _face_in_view(source: SourceImage, to_head: CoordinateMap) -> tuple[np.ndarray, np.ndarray]:
+    """Voxel indices (N, 3) of points spread over the face's tissue, and which of them lie in the field of view."""
     affine, shape = covering_grid(source.affine, source.shape3, COVERAGE_MM, pad=AROUND_MM)
     _, (template, _, face, _, head) = _carried(to_head, affine, shape)
     where = (face > 0.5) & (head > 0.5) & (template > TISSUE)
-    if not where.any():
-        return 0.0
     index = apply_affine(np.linalg.inv(source.affine), apply_affine(affine, np.argwhere(where)))
-    inside = ((index > -0.5) & (index < np.array(source.shape3) - 0.5)).all(1)
-    if mask is not None:
-        nearest = np.rint(index[inside]).astype(int)
-        inside[inside] = mask[tuple(nearest.T)]
-    return float(inside.mean())
+    return index, ((index > -0.5) & (index < np.array(source.shape3) - 0.5)).all(1)
 
 
 def in_view(source: SourceImage, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

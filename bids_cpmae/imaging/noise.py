@@ -27,17 +27,18 @@ def neighbour_correlation(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     centred = np.where(where, values, 0).astype(np.float32)
     centred -= np.where(where, centred.sum(dtype=float) / max(1, where.sum()), 0).astype(np.float32)
     for axis in range(3):
-        first, second = _shifted(where, 1, axis)
+        first, second = neighbours(where, axis)
         pairs = int((first & second).sum())
         if pairs < LEAST_SAMPLES:
             continue
-        a, b = _shifted(centred, 1, axis)
+        a, b = neighbours(centred, axis)
         power = float((centred**2).sum(dtype=float)) / max(1, where.sum())
         found[axis] = float((a * b).sum(dtype=float)) / pairs / power if power > 0 else 0.0
     return np.clip(found, 0, MOST_CORRELATED)
 
 
-def _shifted(values: np.ndarray, lag: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(values: np.ndarray, axis: int, lag: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """All values (X, Y, Z) that have one ``lag`` voxels further along an axis, and those further ones; views."""
     front, back = [slice(None)] * 3, [slice(None)] * 3
     front[axis], back[axis] = slice(None, -lag), slice(lag, None)
     return values[tuple(front)], values[tuple(back)]
@@ -113,8 +114,8 @@ class Grain:
 def quiet_sigma(scan: np.ndarray, tissue: np.ndarray, spacing: np.ndarray) -> float:
     """Standard deviation of the noise from the quietest tenth of blocks of tissue."""
     axis = int(np.argmin(spacing))
-    pairs = tissue & np.roll(tissue, 1, axis)
-    squares = np.where(pairs, (scan - np.roll(scan, 1, axis)) ** 2, 0)
+    pairs = np.logical_and(*neighbours(tissue, axis))
+    squares = np.where(pairs, np.subtract(*neighbours(scan, axis)) ** 2, 0)
     block = block_size(QUIET_BLOCK_MM, spacing)
     count = blocks(pairs.astype(np.float32), block, "sum")
     full = count > 0.9 * block.prod()
@@ -130,11 +131,11 @@ def _variation(
 
     For white noise this is its variance.
     """
-    first, second = _shifted(where, lag, axis)
+    first, second = neighbours(where, axis, lag)
     pairs = np.flatnonzero(first & second)
     pairs = pairs[:: max(1, pairs.size // MOST_SAMPLES)]
-    a, b = (part.reshape(-1)[pairs] for part in _shifted(values, lag, axis))
-    c, d = (part.reshape(-1)[pairs] for part in _shifted(guide, lag, axis))
+    a, b = (part.reshape(-1)[pairs] for part in neighbours(values, axis, lag))
+    c, d = (part.reshape(-1)[pairs] for part in neighbours(guide, axis, lag))
     squares, order = (a - b) ** 2, np.digitize((c + d) / 2, bounds)
     found = np.full(len(bounds) - 1, np.nan)
     for k in range(len(found)):

@@ -21,7 +21,7 @@ from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid, grid_points
-from bids_cpmae.imaging.landmarks import Landmarks, face_coverage
+from bids_cpmae.imaging.landmarks import Landmarks, mask_coverage
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.resample import downsample, resample, sample_points
 from bids_cpmae.imaging.seam import border_step, noise_level
@@ -77,7 +77,7 @@ def measure_quality(
     level = skin_level(marks.scan.data)
     measures = grain(source, new, mask)
     if "face" in regions:
-        measures["mask_coverage"] = _ratio(face_coverage(source, to_head, mask), face_coverage(source, to_head))
+        measures["mask_coverage"] = mask_coverage(source, to_head, mask)
         measures.update(likeness(marks, coarse_scan(new.data, source.affine).data, level))
     if level > 0 and mask.any():
         measures["brain_overlap_ml"] = brain_overlap(source, marks, mask, level)

@@ -7,6 +7,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.filters import gaussian
+from bids_cpmae.imaging.noise import neighbours
 
 SIDE_MM = 2.0
 NOISE_MM = 2.0
@@ -71,8 +72,9 @@ def _gradient(data: np.ndarray, where: np.ndarray, border: np.ndarray, spacing: 
     near = where & (distance_in(~border, spacing) <= 3 * SIDE_MM)
     parts = []
     for axis in range(3):
-        pairs = near & np.roll(where, 1, axis)
-        parts.append(np.mean((data - np.roll(data, 1, axis))[pairs] ** 2) / spacing[axis] ** 2 if pairs.any() else 0.0)
+        pairs = neighbours(where, axis)[0] & neighbours(near, axis)[1]
+        steps = np.subtract(*neighbours(data, axis))[pairs]
+        parts.append(np.mean(steps**2) / spacing[axis] ** 2 if pairs.any() else 0.0)
     return float(np.sqrt(np.sum(parts)))
 
 

@@ -21,6 +21,8 @@ from bids_cpmae.training.heads import Head, coarse
 
 LOG = logging.getLogger(__name__)
 PORTRAIT = "portrait.npy"
+# larger voxels than this are halved before they are sampled at 1 mm
+COARSE_MM = 1.5
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ def _bank_scan(task: tuple[Head, Path]) -> None:
     scan = head.read()
     field, similarity = _field(scan)
     # a cubic spline first: trilinear from 2 mm straight to 1 mm would blur what little detail there is
-    fine = zoom(scan.data, 2, order=3, grid_mode=True, mode="nearest")
-    affine = scan.affine @ np.diag([0.5, 0.5, 0.5, 1.0])
-    affine[:3, 3] = apply_affine(scan.affine, np.array([-0.25, -0.25, -0.25]))
+    finer = np.where(np.linalg.norm(scan.affine[:3, :3], axis=0) > COARSE_MM, 2, 1)
+    fine = zoom(scan.data, finer, order=3, grid_mode=True, mode="nearest")
+    affine = scan.affine @ np.diag([*(1 / finer), 1.0])
+    affine[:3, 3] = apply_affine(scan.affine, 0.5 / finer - 0.5)
     volume = resample(np.maximum(fine, 0), affine, head_affine(), head_shape(), through=field)
     unit = np.clip(volume / unit_scale(volume, load_template()), 0, 1).astype(np.float32)
     _save(target, np.rint(255 * unit).astype(np.uint8))

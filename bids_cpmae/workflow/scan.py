@@ -21,10 +21,10 @@ from bids_cpmae.workflow.interfaces import (
     RemodelFace,
 )
 
-REGISTRATION_GB, MODEL_GB, LEAST_GB = 2.0, 4.0, 1.5
+MODEL_GB, LEAST_GB, LEAST_REGISTRATION_GB = 4.0, 1.5, 2.0
 # GB a million voxels: of a volume, by what a step does with it, and of the whole series, which is held beside it. Peaks
 # of 1.6, 2.4 and 1.0 GB were seen at 17 million voxels, of 2.3, 3.7 and 1.1 GB at 26; a third or more is added.
-COMPOSE_GB, TRANSLATE_GB, LOOK_GB, SERIES_GB = 0.09, 0.15, 0.04, 0.016
+COMPOSE_GB, TRANSLATE_GB, LOOK_GB, REGISTRATION_GB, SERIES_GB = 0.09, 0.15, 0.04, 0.03, 0.016
 KNOWN = ("in_file", "scan", "verdict_file")
 # what a scan has for those that are aligned to it
 OFFERED = ("mask_file", "brain_file", "map_file", "frame_file", "head_file", "affine_file", "blanked_affine_file")
@@ -112,9 +112,9 @@ def init_reference_scan_wf(
     foreign = plan.suffix != REFERENCE
     locate_face = pe.Node(
         LocateFace(mode=plan.mode, regions=list(plan.regions), **_first(plan)),
-        name="locate_face", mem_gb=REGISTRATION_GB,
+        name="locate_face", mem_gb=registration_gb(plan.in_file),
     )  # fmt: skip
-    align_head = pe.Node(AlignHead(stand_in=foreign), name="align_head", mem_gb=REGISTRATION_GB)
+    align_head = pe.Node(AlignHead(stand_in=foreign), name="align_head", mem_gb=registration_gb(plan.in_file))
     remodel_face = pe.Node(
         RemodelFace(
             mode=plan.mode, identity_seed=identity_seed, device=device, weights=str(weights or ""),
@@ -196,7 +196,7 @@ def init_carried_scan_wf(plan: ScanPlan, *, trust_headers: bool = False, led: bo
         workflow.connect(inputnode, "lead_mask_file", carry_mask, "lead_mask_file")
         ends = [(inputnode, "affine_file"), (inputnode, "blanked_affine_file")]
     else:
-        ends = _align(workflow, inputnode, carry_mask, trust_headers=trust_headers, **first)
+        ends = _align(workflow, plan, inputnode, carry_mask, trust_headers=trust_headers, **first)
     for (node, name), offered in zip(ends, aligned):
         workflow.connect(node, name, outputnode, offered)
     workflow.connect(*ends[0], carry_mask, "affine_file")
@@ -213,10 +213,11 @@ def init_carried_scan_wf(plan: ScanPlan, *, trust_headers: bool = False, led: bo
     return workflow
 
 
-def _align(workflow: pe.Workflow, inputnode, carry_mask, **options) -> list:
+def _align(workflow: pe.Workflow, plan: ScanPlan, inputnode, carry_mask, **options) -> list:
     """Both alignments of a scan; returns the nodes and the names of their results."""
-    in_view = pe.Node(AlignToReference(**options), name="align_to_reference", mem_gb=REGISTRATION_GB)
-    blanked = pe.Node(AlignToReference(**options), name="align_blanked", mem_gb=REGISTRATION_GB)
+    memory = registration_gb(plan.in_file)
+    in_view = pe.Node(AlignToReference(**options), name="align_to_reference", mem_gb=memory)
+    blanked = pe.Node(AlignToReference(**options), name="align_blanked", mem_gb=memory)
     _connect_known(workflow, inputnode, in_view, blanked)
     for node, onward in ((in_view, "onward_file"), (blanked, "blanked_onward_file")):
         workflow.connect(inputnode, "reference_file", node, "reference_file")
@@ -241,6 +242,11 @@ def memory_gb(path: Path, per_million: float) -> float:
     shape = shape_of(path)
     volume, series = math.prod(shape[:3]) / 1e6, math.prod(shape) / 1e6
     return max(LEAST_GB, 0.5 + per_million * volume + SERIES_GB * series)
+
+
+def registration_gb(path: Path) -> float:
+    """Memory in GB for a step that registers a scan."""
+    return max(LEAST_REGISTRATION_GB, memory_gb(path, REGISTRATION_GB))
 
 
 def _first(plan: ScanPlan) -> dict:
