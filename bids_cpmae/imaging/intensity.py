@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bids_cpmae.imaging.template import Template
 
 BRAIN_LEVEL = 0.5
-# what noise without signal hardly reaches, in units of its darkest twentieth; but no more of a scan's brightest than this
+# what noise without signal hardly reaches, in units of its darkest twentieth; but no more than this of the brightest
 NOISE_TOP, MOST_NOISE = 11.0, 0.3
 # how bright tissue around a brain is, from muscle to fat, and by which factors (their logarithms) it is not as the
 # portrait's: half of heads on the first scanner differ by 0.06, on the others by 0.3 to 1.1
