@@ -222,12 +222,15 @@ def run_participant(settings: Settings, scans, untouched) -> int:
 def share(settings: Settings) -> bool:
     """Put the raw dataset together around the derivative; whether nobody had to be left out."""
     from bids_cpmae.bids.rawlayout import assemble_raw
+    from bids_cpmae.report.write import write_reports
 
     labels = tuple(label.removeprefix("sub-") for label in settings.participants)
     report = assemble_raw(
         settings.bids_dir, settings.output_dir, settings.raw_dir, participants=labels or None,
         accept_review=settings.accept_review, link=settings.link, dates=settings.dates,
     )  # fmt: skip
+    if report.left_out:
+        write_reports(settings.output_dir, report.left_out, nprocs=settings.nprocs)
     print("\n".join(report.lines()))
     return report.complete
 

@@ -32,7 +32,9 @@ from bids_cpmae.bids.privacy.tables import Table, parse_date
 from bids_cpmae.bids.rawlayout import assemble_raw, finish_raw, may_be_shared
 from bids_cpmae.bids.validation import errors_of, find_validator
 from bids_cpmae.bids.verdicts import FAIL, PASS, REVIEW, SKIPPED
+from bids_cpmae.cli import build_parser, share
 from bids_cpmae.errors import InputError, OutputError, UsageError
+from bids_cpmae.request import settings_of
 
 needs_validator = pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
 SECRETS = (NAME, MRN, UID, SITE, "jane", "Smith", "Miller", "2019-03-14", "1931-02-03", "13:45:12", "Rex", "40764")
@@ -236,6 +238,26 @@ def test_one_bad_image_keeps_its_participant_out(clean, verdict):
     assert any("sub-02 is left out" in line and BAD in line for line in report.lines())
     if find_validator():
         assert errors_of(out) == []
+
+
+def test_pages_do_not_show_who_is_left_out(clean):
+    raw, out = clean
+    write_verdicts(derivative_of(out), {BAD: (REVIEW, "why")})
+    for name in ("sub-01.html", "sub-02.html", "group.html"):
+        (derivative_of(out) / name).write_text('<img alt="a face"> <a href="sub-02.html">')
+    assemble(raw, out)
+    assert [path.name for path in derivative_of(out).glob("*.html")] == ["sub-01.html"]
+
+
+def test_pages_are_made_anew_without_who_is_left_out(clean, tmp_path):
+    raw, out = clean
+    write_verdicts(derivative_of(out), {BAD: (REVIEW, "why")})
+    (derivative_of(out) / "sub-02.html").write_text('<img alt="a face">')
+    words = [raw, out, "participant", "--layout", "raw", "-w", tmp_path / "work", "--nprocs", 1]
+    assert not share(settings_of(build_parser().parse_args([str(word) for word in words])))
+    page = (derivative_of(out) / "sub-02.html").read_text()
+    assert "a face" not in page and "not in the output tree any more" in page
+    assert BAD in (derivative_of(out) / "group.html").read_text()
 
 
 def test_a_review_can_be_accepted(clean):
