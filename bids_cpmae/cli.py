@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bids_cpmae import __version__
 from bids_cpmae.errors import DISK_ERRORS, MEMORY_ADVICE, CPMAEError, ExitCode, InputError, OutputError, short_of_memory
-from bids_cpmae.request import LEVELS, clean_work, prepare_folder, settings_of
+from bids_cpmae.request import LEVELS, check_outputs, clean_work, prepare_folder, settings_of
 from bids_cpmae.settings import Settings
 from bids_cpmae.signals import Stopped, stoppable
 
@@ -174,6 +174,7 @@ def run(settings: Settings) -> int:
     if settings.dry_run:
         print_plan(scans, untouched)
         return ExitCode.OK
+    check_outputs(settings)
     if settings.validate:
         validate(settings.bids_dir)
     prepare_folder(settings.output_dir, "output")

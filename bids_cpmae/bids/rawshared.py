@@ -14,6 +14,7 @@ from pathlib import Path
 from bids_cpmae import __version__
 from bids_cpmae.bids import rawfiles
 from bids_cpmae.bids.atomic import PARTIAL, write_json, write_text
+from bids_cpmae.bids.dataset import RAW, check_output
 from bids_cpmae.bids.leaks import read_text
 from bids_cpmae.bids.privacy.names import OF_PEOPLE, identifying
 from bids_cpmae.bids.privacy.sidecars import DATASET, clean_json
@@ -21,10 +22,9 @@ from bids_cpmae.bids.privacy.tables import Table, clean_table, role_of
 from bids_cpmae.bids.rawfiles import NotShareable
 from bids_cpmae.bids.rawplan import GRADIENTS, Raw, applies
 from bids_cpmae.bids.rawreport import LEFT_OUT, Row
-from bids_cpmae.bids.sidecar import dataset_description, raw_metadata, read_sidecar
+from bids_cpmae.bids.sidecar import NAME, dataset_description, raw_metadata, read_sidecar
 from bids_cpmae.errors import ExitCode, InputError, OutputError
 
-NAME = "bids_cpmae"
 WHAT = "anatomical images with synthetic faces, metadata without what could identify somebody"
 CHANGE = re.compile(rf"^(\S+ \d{{4}}-\d\d-\d\d)\n+  - De-identified with {NAME}", re.M)
 VERSION = re.compile(r"^v?(\d+)\.(\d+)\.(\d+)\b", re.M)
@@ -45,15 +45,8 @@ def start_raw(bids_dir: Path, out: Path) -> None:
     source, target = bids_dir.resolve(), out.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise OutputError(f"{out}: is, holds or lies inside the input; give another folder")
-    described = out / "dataset_description.json"
-    if out.exists():
-        # another run may have started to write: it writes the description first, so this is looked at last
-        there = {path.name for path in out.iterdir() if PARTIAL not in path.name} - {"derivatives"}
-        made = read_sidecar(described).get("GeneratedBy")
-        ours = isinstance(made, list) and any(isinstance(one, dict) and one.get("Name") == NAME for one in made)
-        if there and not ours:
-            raise OutputError(f"{out}: holds something that {NAME} has not written; give a new or empty folder")
-    write_json(described, raw_description(bids_dir))
+    check_output(out, RAW)
+    write_json(out / "dataset_description.json", raw_description(bids_dir))
 
 
 def raw_description(bids_dir: Path) -> dict:
