@@ -18,6 +18,7 @@ from planted import (
     SITE,
     UID,
     cell,
+    gzip_header,
     sidecar,
     write_clean,
     write_derivative,
@@ -26,6 +27,7 @@ from planted import (
     write_verdicts,
 )
 
+from bids_cpmae.bids import rawfiles
 from bids_cpmae.bids.leaks import find_leaks
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.privacy.tables import Table, parse_date
@@ -382,6 +384,51 @@ def test_what_cannot_be_cleaned_is_left_out_and_said(clean):
     assert told[broken].startswith("cannot be read")
     assert not {name for name in (mask, page, broken) if (out / name).exists()} and not (out / eeg).parent.exists()
     assert broken.split("ses-a/")[1] not in rows_of(out, SCANS).column("filename")
+
+
+def test_what_cannot_be_read_is_left_out_and_the_rest_is_shared(clean):
+    raw, out = clean
+    stem = "sub-01/ses-a/{0}/sub-01_ses-a_{1}"
+    # as DataLad has a file that was not fetched
+    unread = ["README", "phenotype/iq.tsv", "T2w.json", "stimuli/face1.png", SCANS, stem.format("dwi", "dwi.bval"),
+              stem.format("func", "task-rest_events.tsv"), stem.format("func", "task-rest_bold.nii.gz")]  # fmt: skip
+    for name in unread:
+        (raw / name).parent.mkdir(exist_ok=True)
+        (raw / name).unlink(missing_ok=True)
+        (raw / name).symlink_to("not-fetched")
+    cut, damaged = (stem.replace("01", one).format("func", "task-rest_physio.tsv.gz") for one in PEOPLE)
+    (raw / cut).write_bytes((raw / cut).read_bytes()[:-9])
+    content = bytearray((raw / damaged).read_bytes())
+    content[-11:-8] = b"\xff\xff\xff"
+    (raw / damaged).write_bytes(content)
+    report = assemble(raw, out)
+    told = {row.file: row.reason for row in report.rows if row.reason.startswith("cannot be read")}
+    assert sorted(told) == sorted([*unread, cut, damaged])
+    assert report.shared == PEOPLE and not [name for name in told if os.path.lexists(out / name)]
+    assert not any(str(raw) in reason for reason in told.values())
+
+
+@pytest.mark.parametrize("kind", ["image", "recording", "text", "table"])
+def test_a_full_disk_ends_the_run_and_leaves_nothing_out(clean, tmp_path, monkeypatch, kind):
+    raw, out = clean
+    name = {"image": "sub-01/ses-a/dwi/sub-01_ses-a_dwi.nii.gz", "text": "README", "table": SCANS,
+            "recording": "sub-01/ses-a/func/sub-01_ses-a_task-rest_physio.tsv.gz"}[kind]  # fmt: skip
+    if kind in ("image", "recording"):
+        gzip_header(raw, name, "gzip time")
+    if kind == "table":
+        cell("2019-03-14T13:45:12", 1)(raw, name, "acq_time")
+    if kind == "text":
+        (raw / name).write_text("made in /home/jane/study")
+
+    def full(target):
+        path = target.with_name(".full.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to("/dev/full")
+        return path
+
+    monkeypatch.setattr(rawfiles, "beside", full)
+    with pytest.raises(OutputError, match=f"{name}: cannot be written .No space"):
+        assemble(raw, out)
 
 
 def test_references_to_what_is_not_shared_go(clean):

@@ -18,7 +18,7 @@ from bids_cpmae.bids.dataset import RAW, check_output
 from bids_cpmae.bids.leaks import read_text
 from bids_cpmae.bids.privacy.names import OF_PEOPLE, identifying
 from bids_cpmae.bids.privacy.sidecars import DATASET, clean_json
-from bids_cpmae.bids.privacy.tables import Table, clean_table, role_of
+from bids_cpmae.bids.privacy.tables import clean_table, role_of
 from bids_cpmae.bids.rawfiles import NotShareable
 from bids_cpmae.bids.rawplan import GRADIENTS, Raw, applies
 from bids_cpmae.bids.rawreport import LEFT_OUT, Row
@@ -129,7 +129,7 @@ def _put_people(root: Path, name: str, out: Path, link: str, there: set[str], co
     change = _people_of(there) if role_of(name) else (lambda table: table)
     done = rawfiles.put_table(root, name, out, link, described=described, change=change)
     # only for a table that was written: a JSON file beside no table would describe nothing
-    table = Table.parse(read_text(root / name))
+    table = rawfiles.read_table(root / name)
     gone = set(table.columns) - set(clean_table(change(table), role_of(name), described=described)[0].columns)
     columns[name.removesuffix(".tsv") + ".json"] = gone
     return done
