@@ -24,6 +24,7 @@ from planted import (
     write_derivative,
     write_json,
     write_planted,
+    write_table,
     write_verdicts,
 )
 
@@ -321,6 +322,25 @@ def test_what_the_input_lost_is_taken_away(clean):
     assemble(raw, out)
     assert not (out / "sub-02").exists() and not (out / "sub-01/ses-b").exists()
     assert rows_of(out, "sub-01/sub-01_sessions.tsv").column("session_id") == ["ses-a"]
+
+
+def test_files_of_the_dataset_that_the_input_lost_are_taken_away(clean):
+    raw, out = clean
+    gone = ("README", "phenotype/diag.tsv", "phenotype/diag.json", "stimuli/more/face2.png", "task-rest_bold.json")
+    write_table(raw / gone[1], [("participant_id", "diagnosis"), ("sub-01", "rare")])
+    write_json(raw / gone[2], {"diagnosis": {"Description": "by ICD-10"}})
+    (raw / "stimuli/more").mkdir()
+    (raw / gone[3]).touch()
+    assemble(raw, out)
+    (out / ".bidsignore").touch()
+    for name in gone:
+        assert (out / name).exists()
+        (raw / name).unlink()
+    before = files_of(out)
+    assemble(raw, out)
+    assert files_of(out) == before - set(gone)
+    assert not (out / "phenotype").exists() and not (out / "stimuli/more").exists()
+    assert (derivative_of(out) / "dataset_description.json").exists()
 
 
 def test_participants_one_by_one_make_the_same(clean, tmp_path):

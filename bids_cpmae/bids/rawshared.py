@@ -26,6 +26,8 @@ from bids_cpmae.bids.sidecar import NAME, dataset_description, raw_metadata, rea
 from bids_cpmae.errors import ExitCode, InputError, OutputError
 
 WHAT = "anatomical images with synthetic faces, metadata without what could identify somebody"
+# of what belongs to nobody alone
+FOLDERS = ("phenotype", "stimuli")
 CHANGE = re.compile(rf"^(\S+ \d{{4}}-\d\d-\d\d)\n+  - De-identified with {NAME}", re.M)
 VERSION = re.compile(r"^v?(\d+)\.(\d+)\.(\d+)\b", re.M)
 
@@ -106,7 +108,20 @@ def write_shared(raw: Raw, out: Path, link: str) -> list[Row]:
     text = read_text(raw.root / old) if old else ""
     before = read_text(out / "CHANGES") if (out / "CHANGES").exists() else ""
     write_text(out / "CHANGES", changes(text, before))
+    _remove_stale(out, {row.file for row in rows if row.status != LEFT_OUT})
     return rows
+
+
+def _remove_stale(out: Path, current: set[str]) -> None:
+    """Files that an earlier call has written where it found them in the input, and this one has not."""
+    folders = [out / name for name in FOLDERS]
+    for path in [*out.iterdir(), *(path for folder in folders for path in _files(folder))]:
+        hidden = path.name.startswith(".")
+        if path.is_file() and not hidden and path.relative_to(out).as_posix() not in current:
+            path.unlink()
+    for folder, _, _ in (found for top in folders for found in os.walk(top, topdown=False)):
+        if not os.listdir(folder):
+            os.rmdir(folder)
 
 
 def _files(folder: Path) -> list[Path]:
