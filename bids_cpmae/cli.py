@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bids_cpmae import __version__
 from bids_cpmae.errors import DISK_ERRORS, MEMORY_ADVICE, CPMAEError, ExitCode, InputError, OutputError, short_of_memory
-from bids_cpmae.request import LEVELS, clean_work, prepare_folder, settings_of
+from bids_cpmae.request import LEVELS, check_outputs, clean_work, prepare_folder, settings_of
 from bids_cpmae.settings import Settings
 from bids_cpmae.signals import Stopped, stoppable
 
@@ -174,6 +174,7 @@ def run(settings: Settings) -> int:
     if settings.dry_run:
         print_plan(scans, untouched)
         return ExitCode.OK
+    check_outputs(settings)
     if settings.validate:
         validate(settings.bids_dir)
     prepare_folder(settings.output_dir, "output")
@@ -222,12 +223,15 @@ def run_participant(settings: Settings, scans, untouched) -> int:
 def share(settings: Settings) -> bool:
     """Put the raw dataset together around the derivative; whether nobody had to be left out."""
     from bids_cpmae.bids.rawlayout import assemble_raw
+    from bids_cpmae.report.write import write_reports
 
     labels = tuple(label.removeprefix("sub-") for label in settings.participants)
     report = assemble_raw(
         settings.bids_dir, settings.output_dir, settings.raw_dir, participants=labels or None,
         accept_review=settings.accept_review, link=settings.link, dates=settings.dates,
     )  # fmt: skip
+    if report.left_out:
+        write_reports(settings.output_dir, report.left_out, nprocs=settings.nprocs)
     print("\n".join(report.lines()))
     return report.complete
 

@@ -141,6 +141,20 @@ def read_plugin(path: Path | None) -> dict | None:
     return {"plugin": content["plugin"], "plugin_args": dict(content.get("plugin_args") or {})}
 
 
+def check_outputs(settings: Settings) -> None:
+    """Refuse to write into somebody else's dataset.
+
+    Raises
+    ------
+    OutputError
+    """
+    from bids_cpmae.bids import dataset
+
+    dataset.check_output(settings.output_dir, dataset.DERIVATIVE)
+    if settings.raw_dir:
+        dataset.check_output(settings.raw_dir, dataset.RAW)
+
+
 def prepare_folder(path: Path, what: str) -> None:
     """Make a folder and see that it can be written to.
 

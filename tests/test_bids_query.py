@@ -6,7 +6,7 @@ import stat
 import pytest
 from bids_trees import write_dataset, write_scan
 
-from bids_cpmae.bids.query import find_scans, open_layout
+from bids_cpmae.bids.query import find_scans, find_untouched, open_layout
 from bids_cpmae.errors import ExitCode, InputError
 
 NAMES = (
@@ -92,6 +92,20 @@ def test_an_index_is_kept_and_used_again(raw, tmp_path):
     first = find_scans(open_layout(raw, tmp_path / "index"))
     assert os.listdir(tmp_path / "index")
     assert find_scans(open_layout(raw, tmp_path / "index")) == first
+
+
+def test_files_elsewhere_or_without_their_participants_name_are_passed_over(raw):
+    (raw / ".bidsignore").write_text("backup/\n")
+    for name in ("backup/sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/T1w.nii.gz", "sub-02/anat/sub-01_T1w.nii.gz",
+                 "sub-01_T1w.nii.gz", "backup/sub-01/func/sub-01_task-rest_bold.nii.gz"):  # fmt: skip
+        write_scan(raw / name)
+    layout = open_layout(raw)
+    scans = find_scans(layout)
+    assert [scan.relative for scan in scans] == sorted(NAMES)
+    assert {scan.origin.relative for scan in scans} <= set(NAMES)
+    assert [one.relative for one in find_untouched(layout, scans)] == [
+        "sub-01/ses-a/func/sub-01_ses-a_task-rest_bold.nii.gz"
+    ]
 
 
 def test_a_broken_sidecar_does_not_stop_the_others(raw):

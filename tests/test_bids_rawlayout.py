@@ -18,21 +18,26 @@ from planted import (
     SITE,
     UID,
     cell,
+    gzip_header,
     sidecar,
     write_clean,
     write_derivative,
     write_json,
     write_planted,
+    write_table,
     write_verdicts,
 )
 
+from bids_cpmae.bids import rawfiles
 from bids_cpmae.bids.leaks import find_leaks
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.privacy.tables import Table, parse_date
 from bids_cpmae.bids.rawlayout import assemble_raw, finish_raw, may_be_shared
 from bids_cpmae.bids.validation import errors_of, find_validator
 from bids_cpmae.bids.verdicts import FAIL, PASS, REVIEW, SKIPPED
+from bids_cpmae.cli import build_parser, share
 from bids_cpmae.errors import InputError, OutputError, UsageError
+from bids_cpmae.request import settings_of
 
 needs_validator = pytest.mark.skipif(find_validator() is None, reason="bids-validator-deno is not installed")
 SECRETS = (NAME, MRN, UID, SITE, "jane", "Smith", "Miller", "2019-03-14", "1931-02-03", "13:45:12", "Rex", "40764")
@@ -238,6 +243,26 @@ def test_one_bad_image_keeps_its_participant_out(clean, verdict):
         assert errors_of(out) == []
 
 
+def test_pages_do_not_show_who_is_left_out(clean):
+    raw, out = clean
+    write_verdicts(derivative_of(out), {BAD: (REVIEW, "why")})
+    for name in ("sub-01.html", "sub-02.html", "group.html"):
+        (derivative_of(out) / name).write_text('<img alt="a face"> <a href="sub-02.html">')
+    assemble(raw, out)
+    assert [path.name for path in derivative_of(out).glob("*.html")] == ["sub-01.html"]
+
+
+def test_pages_are_made_anew_without_who_is_left_out(clean, tmp_path):
+    raw, out = clean
+    write_verdicts(derivative_of(out), {BAD: (REVIEW, "why")})
+    (derivative_of(out) / "sub-02.html").write_text('<img alt="a face">')
+    words = [raw, out, "participant", "--layout", "raw", "-w", tmp_path / "work", "--nprocs", 1]
+    assert not share(settings_of(build_parser().parse_args([str(word) for word in words])))
+    page = (derivative_of(out) / "sub-02.html").read_text()
+    assert "a face" not in page and "not in the output tree any more" in page
+    assert BAD in (derivative_of(out) / "group.html").read_text()
+
+
 def test_a_review_can_be_accepted(clean):
     raw, out = clean
     write_verdicts(derivative_of(out), {BAD: (REVIEW, "why")})
@@ -297,6 +322,25 @@ def test_what_the_input_lost_is_taken_away(clean):
     assemble(raw, out)
     assert not (out / "sub-02").exists() and not (out / "sub-01/ses-b").exists()
     assert rows_of(out, "sub-01/sub-01_sessions.tsv").column("session_id") == ["ses-a"]
+
+
+def test_files_of_the_dataset_that_the_input_lost_are_taken_away(clean):
+    raw, out = clean
+    gone = ("README", "phenotype/diag.tsv", "phenotype/diag.json", "stimuli/more/face2.png", "task-rest_bold.json")
+    write_table(raw / gone[1], [("participant_id", "diagnosis"), ("sub-01", "rare")])
+    write_json(raw / gone[2], {"diagnosis": {"Description": "by ICD-10"}})
+    (raw / "stimuli/more").mkdir()
+    (raw / gone[3]).touch()
+    assemble(raw, out)
+    (out / ".bidsignore").touch()
+    for name in gone:
+        assert (out / name).exists()
+        (raw / name).unlink()
+    before = files_of(out)
+    assemble(raw, out)
+    assert files_of(out) == before - set(gone)
+    assert not (out / "phenotype").exists() and not (out / "stimuli/more").exists()
+    assert (derivative_of(out) / "dataset_description.json").exists()
 
 
 def test_participants_one_by_one_make_the_same(clean, tmp_path):
@@ -360,6 +404,51 @@ def test_what_cannot_be_cleaned_is_left_out_and_said(clean):
     assert told[broken].startswith("cannot be read")
     assert not {name for name in (mask, page, broken) if (out / name).exists()} and not (out / eeg).parent.exists()
     assert broken.split("ses-a/")[1] not in rows_of(out, SCANS).column("filename")
+
+
+def test_what_cannot_be_read_is_left_out_and_the_rest_is_shared(clean):
+    raw, out = clean
+    stem = "sub-01/ses-a/{0}/sub-01_ses-a_{1}"
+    # as DataLad has a file that was not fetched
+    unread = ["README", "phenotype/iq.tsv", "T2w.json", "stimuli/face1.png", SCANS, stem.format("dwi", "dwi.bval"),
+              stem.format("func", "task-rest_events.tsv"), stem.format("func", "task-rest_bold.nii.gz")]  # fmt: skip
+    for name in unread:
+        (raw / name).parent.mkdir(exist_ok=True)
+        (raw / name).unlink(missing_ok=True)
+        (raw / name).symlink_to("not-fetched")
+    cut, damaged = (stem.replace("01", one).format("func", "task-rest_physio.tsv.gz") for one in PEOPLE)
+    (raw / cut).write_bytes((raw / cut).read_bytes()[:-9])
+    content = bytearray((raw / damaged).read_bytes())
+    content[-11:-8] = b"\xff\xff\xff"
+    (raw / damaged).write_bytes(content)
+    report = assemble(raw, out)
+    told = {row.file: row.reason for row in report.rows if row.reason.startswith("cannot be read")}
+    assert sorted(told) == sorted([*unread, cut, damaged])
+    assert report.shared == PEOPLE and not [name for name in told if os.path.lexists(out / name)]
+    assert not any(str(raw) in reason for reason in told.values())
+
+
+@pytest.mark.parametrize("kind", ["image", "recording", "text", "table"])
+def test_a_full_disk_ends_the_run_and_leaves_nothing_out(clean, tmp_path, monkeypatch, kind):
+    raw, out = clean
+    name = {"image": "sub-01/ses-a/dwi/sub-01_ses-a_dwi.nii.gz", "text": "README", "table": SCANS,
+            "recording": "sub-01/ses-a/func/sub-01_ses-a_task-rest_physio.tsv.gz"}[kind]  # fmt: skip
+    if kind in ("image", "recording"):
+        gzip_header(raw, name, "gzip time")
+    if kind == "table":
+        cell("2019-03-14T13:45:12", 1)(raw, name, "acq_time")
+    if kind == "text":
+        (raw / name).write_text("made in /home/jane/study")
+
+    def full(target):
+        path = target.with_name(".full.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to("/dev/full")
+        return path
+
+    monkeypatch.setattr(rawfiles, "beside", full)
+    with pytest.raises(OutputError, match=f"{name}: cannot be written .No space"):
+        assemble(raw, out)
 
 
 def test_references_to_what_is_not_shared_go(clean):

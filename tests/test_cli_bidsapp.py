@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 from bids_trees import write_dataset
 
+from bids_cpmae.bids.dataset import DERIVATIVE, RAW, check_output, start_dataset
+from bids_cpmae.bids.rawshared import start_raw
 from bids_cpmae.cli import build_parser, main
-from bids_cpmae.errors import ExitCode
+from bids_cpmae.errors import ExitCode, OutputError
 from bids_cpmae.request import settings_of
 from bids_cpmae.settings import Settings, cpu_count
 
@@ -111,6 +113,39 @@ def test_output_that_cannot_be_made_is_73(raw, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert code_of(raw, tmp_path / "file" / "out", "participant", "--skip-bids-validation", "-w", tmp_path / "w") == 73
     assert "cannot be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", ["derivative", "raw"])
+def test_output_that_is_another_dataset_is_73_before_anything_is_done(raw, tmp_path, layout, capsys):
+    out = write_dataset(tmp_path / "fmriprep", description={"GeneratedBy": [{"Name": "fMRIPrep"}]})
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    words = [raw, out, "participant", "--skip-bids-validation", "-w", tmp_path / "work", "--layout", layout]
+    assert code_of(*words) == 73
+    assert f"{out}: holds something that bids_cpmae has not written" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_outputs_that_are_ours_or_nobodys(raw, tmp_path):
+    out = tmp_path / "out"
+    for kind in (RAW, DERIVATIVE):
+        check_output(out, kind)
+    # left by a run that was killed as it began
+    for place in (out / "logs", out / "derivatives"):
+        place.mkdir(parents=True)
+    (out / "logs/.lock").touch()
+    (out / ".dataset_description.json.0.partial").touch()
+    (out / "notes.txt").touch()
+    check_output(out, DERIVATIVE)
+    with pytest.raises(OutputError, match="has not written"):
+        check_output(out, RAW)
+    start_dataset(out, raw)
+    check_output(out, DERIVATIVE)
+    with pytest.raises(OutputError, match="--layout derivative"):
+        check_output(out, RAW)
+    start_raw(raw, tmp_path / "shared")
+    check_output(tmp_path / "shared", RAW)
+    with pytest.raises(OutputError, match="--layout raw"):
+        check_output(tmp_path / "shared", DERIVATIVE)
 
 
 def test_missing_and_wrong_inputs_have_their_codes(raw, tmp_path, capsys):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bids_cpmae.bids.atomic import write_json, write_text
-from bids_cpmae.bids.sidecar import dataset_description
+from bids_cpmae.bids.atomic import PARTIAL, write_json, write_text
+from bids_cpmae.bids.sidecar import NAME, dataset_description, read_sidecar
 from bids_cpmae.bids.tsv import MISSING
 from bids_cpmae.bids.verdicts import (
     LOGS,
@@ -19,9 +19,44 @@ from bids_cpmae.bids.verdicts import (
     verdict_rows,
     write_participant,
 )
+from bids_cpmae.errors import OutputError
 
+DESCRIPTION = "dataset_description.json"
+RAW, DERIVATIVE = "raw", "derivative"
 IGNORED = (f"{LOGS}/", "figures", f"{TABLE}.tsv", f"{TABLE}.json", "group_qc.tsv", "group_qc.json", "*.html")
 PAGES = ("group.html", "group_qc.tsv", "group_qc.json")
+
+
+def check_output(root: Path, kind: str) -> None:
+    """Refuse a folder that holds somebody else's dataset, before anything is written to it.
+
+    What a killed run has left is no reason, and neither are other runs that begin at the same moment: they write the
+    description first.
+
+    Parameters
+    ----------
+    root : Path
+    kind : {"raw", "derivative"}
+        What is to be written. A derivative may lie among files that are no dataset; a raw dataset may not, since all
+        of it is to be shared.
+
+    Raises
+    ------
+    OutputError
+    """
+    try:
+        # looked at before the description, which another run may just have written
+        there = {path.name for path in root.iterdir() if PARTIAL not in path.name} if root.is_dir() else set()
+    except OSError as error:
+        raise OutputError(f"{root}: cannot be looked into ({error.strerror}); give another folder") from error
+    content = read_sidecar(root / DESCRIPTION)
+    made = content.get("GeneratedBy")
+    if isinstance(made, list) and any(isinstance(one, dict) and one.get("Name") == NAME for one in made):
+        other = DERIVATIVE if content.get("DatasetType") == DERIVATIVE else RAW
+        if other != kind:
+            raise OutputError(f"{root}: was written with --layout {other}; give another folder, or --layout {other}")
+    elif there - {"derivatives"} if kind == RAW else DESCRIPTION in there:
+        raise OutputError(f"{root}: holds something that {NAME} has not written; give a new or empty folder")
 
 
 def start_dataset(output_dir: Path, bids_dir: Path) -> None:
@@ -29,7 +64,7 @@ def start_dataset(output_dir: Path, bids_dir: Path) -> None:
 
     All runs write the same, so they may overlap; a file that stays is not taken from under another run that reads it.
     """
-    write_json(output_dir / "dataset_description.json", dataset_description(bids_dir))
+    write_json(output_dir / DESCRIPTION, dataset_description(bids_dir))
     write_text(output_dir / ".bidsignore", "\n".join(IGNORED) + "\n")
 
 

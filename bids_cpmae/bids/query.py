@@ -145,8 +145,9 @@ def find_untouched(
 ) -> list[Untouched]:
     """Images of the participants that are none of the scans: of other kinds, or not selected."""
     wanted = _labels(layout, participants, ())
-    images = [Path(file.path) for file in layout.get(extension=EXTENSIONS, **wanted)]
-    return untouched_of(images, Path(layout.root), scans, chosen_suffixes(suffixes))
+    root = Path(layout.root)
+    images = [Path(file.path) for file in layout.get(extension=EXTENSIONS, **wanted) if _in_its_folder(file, root)]
+    return untouched_of(images, root, scans, chosen_suffixes(suffixes))
 
 
 def _labels(layout, participants: tuple[str, ...], sessions: tuple[str, ...]) -> dict[str, list[str]]:
@@ -174,7 +175,14 @@ def _scans(layout, suffixes, wanted: dict, filters: dict[str, dict]) -> list[Sca
     asked += [([name], _for_pybids(named[name.lower()])) for name in suffixes if named.get(name.lower())]
     base = {"datatype": "anat", "extension": EXTENSIONS, **wanted}
     files = [file for names, more in asked for file in _get(layout, {**base, "suffix": names, **more})]
-    return [_scan(file, Path(layout.root)) for file in files]
+    root = Path(layout.root)
+    return [_scan(file, root) for file in files if _in_its_folder(file, root)]
+
+
+def _in_its_folder(file, root: Path) -> bool:
+    """Whether a file is named after the participant whose folder it is in: none of a copy kept elsewhere."""
+    folder = Path(file.path).relative_to(root).parts[0]
+    return folder.startswith("sub-") and folder == f"sub-{entities_of(file.filename).get('sub')}"
 
 
 def _scan(file, root: Path) -> Scan:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,6 +28,52 @@ class NotShareable(ValueError):
     """A file that cannot be shared; the message is the reason, without a path."""
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Where a file of the input is read: one that cannot be is left out, and the others are shared.
+
+    Raises
+    ------
+    NotShareable
+    """
+    try:
+        yield
+    except NotShareable:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        # the system's own words would name the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise NotShareable(f"cannot be read ({reason or 'damaged'})") from error
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[Path]:
+    """Where to write what then gets the name ``target``; the opposite of `reading`: what fails here ends the run."""
+    partial = beside(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
+    finally:
+        # also a rename onto the same file leaves both names
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def read_table(path: Path) -> Table:
+    """A table of the input.
+
+    Raises
+    ------
+    NotShareable
+        When it cannot be read.
+    """
+    with reading():
+        return Table.parse(read_text(path))
+
+
 def put_file(source: Path, target: Path, link: str = COPY) -> str:
     """Copy or hard-link a file, in one step; returns `COPIED`.
 
@@ -33,20 +81,18 @@ def put_file(source: Path, target: Path, link: str = COPY) -> str:
 
     Raises
     ------
+    NotShareable
+        When it cannot be read.
     OutputError
         When it cannot be written.
     """
+    with reading(), open(source, "rb"):
+        pass
     if link == HARD and not source.is_symlink():
-        partial = _partial(target)
-        try:
+        # another disk, or one that knows no hard links, is no error
+        with suppress(OutputError), _writing(target) as partial:
             os.link(source, partial)
-            os.replace(partial, target)
             return COPIED
-        except OSError:
-            pass  # another disk, or one that knows no hard links
-        finally:
-            # a rename onto the same file leaves both names
-            partial.unlink(missing_ok=True)
     publish_file(source, target)
     return COPIED
 
@@ -64,45 +110,37 @@ def put_image(source: Path, target: Path, link: str = COPY) -> str:
 
 def put_recording(source: Path, target: Path, link: str = COPY) -> str:
     """A compressed table without a header line: numbers, looked into at its start."""
-    if data_leaks(source):
-        raise NotShareable("holds text that could identify somebody")
+    with reading():
+        if data_leaks(source):
+            raise NotShareable("holds text that could identify somebody")
     return _put_binary(source, target, link, gzip_leaks, clean_gzip)
 
 
 def _put_binary(source: Path, target: Path, link: str, look: Callable, clean: Callable) -> str:
-    try:
-        if not look(source):
-            return put_file(source, target, link)
-        partial = _partial(target)
+    with reading():
+        leaks = look(source)
+    if not leaks:
+        return put_file(source, target, link)
+    with _writing(target) as partial:
         try:
             clean(source, partial)
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
-    except ValueError as error:
-        raise NotShareable(f"cannot be read ({error})") from error
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise NotShareable(f"cannot be read ({error.strerror or 'damaged'})") from error
+        except ValueError as error:
+            raise NotShareable(f"cannot be read ({error})") from error
     return CLEANED
-
-
-def _partial(target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return beside(target)
 
 
 def put_gradients(source: Path, target: Path, link: str = COPY) -> str:
     """A bval or bvec file, which holds numbers and nothing else."""
-    if not NUMBERS.fullmatch(read_text(source)):
-        raise NotShareable("holds more than numbers")
+    with reading():
+        if not NUMBERS.fullmatch(read_text(source)):
+            raise NotShareable("holds more than numbers")
     return put_file(source, target, link)
 
 
 def put_text(source: Path, target: Path, link: str = COPY) -> str:
     """A document for readers, without paths and log-ins."""
-    text = read_text(source)
+    with reading():
+        text = read_text(source)
     cleaned = values.clean(text, values.DOCUMENT)
     return put_file(source, target, link) if cleaned == text else _write(target, cleaned)
 
@@ -117,10 +155,7 @@ def put_json(
     NotShareable
         When it is no JSON object.
     """
-    try:
-        content = _read_json(root / relative)
-    except ValueError as error:
-        raise NotShareable("is no JSON file") from error
+    content = _read_json(root / relative)
     if not isinstance(content, dict):
         raise NotShareable("is no JSON object")
     cleaned, leaks = clean_json(content, kind_of(relative))
@@ -132,12 +167,17 @@ def put_json(
 
 
 def _read_json(path: Path) -> object:
-    content = path.read_bytes()
+    with reading():
+        content = path.read_bytes()
     try:
-        return json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
         # JSON is UTF-8; what older tools wrote on Windows is mended on the way
-        return json.loads(content.decode("latin-1"))
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise NotShareable("is no JSON file") from error
 
 
 def put_table(
@@ -151,7 +191,7 @@ def put_table(
     NotShareable
         When no line is left.
     """
-    table = Table.parse(read_text(root / relative))
+    table = read_table(root / relative)
     changed = change(table)
     cleaned, leaks = clean_table(changed, role_of(relative), described=described, shift=shift)
     if table.rows and not cleaned.rows:
@@ -163,15 +203,8 @@ def put_table(
 
 def _write(target: Path, text: str) -> str:
     """`write_text` for text that may hold bytes that are no UTF-8."""
-    partial = _partial(target)
-    try:
-        with open(partial, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with _writing(target) as partial, open(partial, "wb") as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+        file.flush()
+        os.fsync(file.fileno())
     return CLEANED

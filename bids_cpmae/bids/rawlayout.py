@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_cpmae.bids.atomic import sweep
-from bids_cpmae.bids.dataset import remove_outputs
+from bids_cpmae.bids.dataset import drop_pages, remove_outputs
 from bids_cpmae.bids.leaks import find_leaks
 from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.naming import outputs_of
@@ -67,7 +67,7 @@ def assemble_raw(
     derivative_dir : Path
         This run's derivative: refaced images and ``logs/sub-X_desc-refacing_verdicts.tsv``. Tables of what became of
         each file are added to its ``logs/``. Where it lies below ``out``, images of a participant left out that may
-        not be shared are taken away from it.
+        not be shared are taken away from it, and pages that show them.
     out : Path
         Root of the dataset to write: new, empty but for ``derivatives/``, or written by an earlier call.
     participants : tuple of str, optional
@@ -154,12 +154,18 @@ def reasons_against(job: Job, label: str, verdicts: dict[str, dict]) -> tuple[st
 
 
 def _withdraw(job: Job, label: str, verdicts: dict[str, dict], reasons: tuple[str, ...]) -> list[Row]:
-    """Take a participant's files away, and from a derivative inside the dataset the images that may not be shared."""
+    """Take a participant's files away, and from a derivative inside the dataset the images that may not be shared.
+
+    Pages that show them go, too: `write_reports` makes them anew from what is left.
+    """
     shutil.rmtree(job.out / f"sub-{label}", ignore_errors=True)
     if job.out.resolve() in job.derivative.resolve().parents:
-        for source, row in verdicts.items():
-            if not may_be_shared(row, job.accept_review):
-                remove_outputs(job.derivative, outputs_of(source))
+        # the group level of another run may be writing the same pages
+        with locked(job.derivative / LOGS):
+            drop_pages(job.derivative, label)
+            for source, row in verdicts.items():
+                if not may_be_shared(row, job.accept_review):
+                    remove_outputs(job.derivative, outputs_of(source))
     return [Row(f"sub-{label}/", WITHDRAWN, reason, label) for reason in reasons]
 
 

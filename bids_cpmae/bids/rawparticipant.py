@@ -146,7 +146,10 @@ def _shift(one: Participant, tables: list[str]) -> timedelta | None:
         return None
     moments, pairs = [], []
     for name in tables:
-        table = Table.parse(read_text(one.root / name))
+        try:
+            table = rawfiles.read_table(one.root / name)
+        except NotShareable:
+            continue
         moments += dates_in(table)
         if (one.out / name).exists():
             key = "filename" if suffix_of(name) == "scans" else "session_id"

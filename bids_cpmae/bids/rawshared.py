@@ -14,18 +14,20 @@ from pathlib import Path
 from bids_cpmae import __version__
 from bids_cpmae.bids import rawfiles
 from bids_cpmae.bids.atomic import PARTIAL, write_json, write_text
+from bids_cpmae.bids.dataset import RAW, check_output
 from bids_cpmae.bids.leaks import read_text
 from bids_cpmae.bids.privacy.names import OF_PEOPLE, identifying
 from bids_cpmae.bids.privacy.sidecars import DATASET, clean_json
-from bids_cpmae.bids.privacy.tables import Table, clean_table, role_of
+from bids_cpmae.bids.privacy.tables import clean_table, role_of
 from bids_cpmae.bids.rawfiles import NotShareable
 from bids_cpmae.bids.rawplan import GRADIENTS, Raw, applies
 from bids_cpmae.bids.rawreport import LEFT_OUT, Row
-from bids_cpmae.bids.sidecar import dataset_description, raw_metadata, read_sidecar
+from bids_cpmae.bids.sidecar import NAME, dataset_description, raw_metadata, read_sidecar
 from bids_cpmae.errors import ExitCode, InputError, OutputError
 
-NAME = "bids_cpmae"
 WHAT = "anatomical images with synthetic faces, metadata without what could identify somebody"
+# of what belongs to nobody alone
+FOLDERS = ("phenotype", "stimuli")
 CHANGE = re.compile(rf"^(\S+ \d{{4}}-\d\d-\d\d)\n+  - De-identified with {NAME}", re.M)
 VERSION = re.compile(r"^v?(\d+)\.(\d+)\.(\d+)\b", re.M)
 
@@ -45,15 +47,8 @@ def start_raw(bids_dir: Path, out: Path) -> None:
     source, target = bids_dir.resolve(), out.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise OutputError(f"{out}: is, holds or lies inside the input; give another folder")
-    described = out / "dataset_description.json"
-    if out.exists():
-        # another run may have started to write: it writes the description first, so this is looked at last
-        there = {path.name for path in out.iterdir() if PARTIAL not in path.name} - {"derivatives"}
-        made = read_sidecar(described).get("GeneratedBy")
-        ours = isinstance(made, list) and any(isinstance(one, dict) and one.get("Name") == NAME for one in made)
-        if there and not ours:
-            raise OutputError(f"{out}: holds something that {NAME} has not written; give a new or empty folder")
-    write_json(described, raw_description(bids_dir))
+    check_output(out, RAW)
+    write_json(out / "dataset_description.json", raw_description(bids_dir))
 
 
 def raw_description(bids_dir: Path) -> dict:
@@ -113,7 +108,20 @@ def write_shared(raw: Raw, out: Path, link: str) -> list[Row]:
     text = read_text(raw.root / old) if old else ""
     before = read_text(out / "CHANGES") if (out / "CHANGES").exists() else ""
     write_text(out / "CHANGES", changes(text, before))
+    _remove_stale(out, {row.file for row in rows if row.status != LEFT_OUT})
     return rows
+
+
+def _remove_stale(out: Path, current: set[str]) -> None:
+    """Files that an earlier call has written where it found them in the input, and this one has not."""
+    folders = [out / name for name in FOLDERS]
+    for path in [*out.iterdir(), *(path for folder in folders for path in _files(folder))]:
+        hidden = path.name.startswith(".")
+        if path.is_file() and not hidden and path.relative_to(out).as_posix() not in current:
+            path.unlink()
+    for folder, _, _ in (found for top in folders for found in os.walk(top, topdown=False)):
+        if not os.listdir(folder):
+            os.rmdir(folder)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -136,7 +144,7 @@ def _put_people(root: Path, name: str, out: Path, link: str, there: set[str], co
     change = _people_of(there) if role_of(name) else (lambda table: table)
     done = rawfiles.put_table(root, name, out, link, described=described, change=change)
     # only for a table that was written: a JSON file beside no table would describe nothing
-    table = Table.parse(read_text(root / name))
+    table = rawfiles.read_table(root / name)
     gone = set(table.columns) - set(clean_table(change(table), role_of(name), described=described)[0].columns)
     columns[name.removesuffix(".tsv") + ".json"] = gone
     return done

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from bids_cpmae import __version__
 from bids_cpmae.bids.privacy.sidecars import shareable
 
+NAME = "bids_cpmae"
 METHOD = "Replaced by synthetic voxels (CP-MAE): {regions}. Brain kept bit-identical."
 # DICOM PS3.16 CID 7050: the option this software applies to what can be seen in the voxels
 METHOD_CODE = {
@@ -56,7 +57,7 @@ def image_sidecar(relative: str, raw: dict, *, settings: dict, regions: str) -> 
         "SkullStripped": False,
         "Sources": [f"bids:{RAW}:{relative}"],
         **deidentification(regions),
-        "SoftwareName": "bids_cpmae",
+        "SoftwareName": NAME,
         "SoftwareVersion": __version__,
         **settings,
     }
@@ -93,7 +94,7 @@ def dataset_description(bids_dir: Path) -> dict:
         "Name": f"{name}, refaced",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "bids_cpmae", "Version": __version__}],
+        "GeneratedBy": [{"Name": NAME, "Version": __version__}],
         "SourceDatasets": [source or {"URL": link}],
         "DatasetLinks": {RAW: link},
     }

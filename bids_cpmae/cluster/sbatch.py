@@ -22,7 +22,7 @@ from bids_cpmae.bids.validation import validate
 from bids_cpmae.cli import both
 from bids_cpmae.cli import build_parser as app_parser
 from bids_cpmae.errors import ExitCode, UsageError
-from bids_cpmae.request import SCAN_GB, prepare_folder, settings_of
+from bids_cpmae.request import SCAN_GB, check_outputs, prepare_folder, settings_of
 from bids_cpmae.settings import Settings
 
 # the longest array that Slurm takes unless a site has set MaxArraySize
@@ -80,6 +80,7 @@ def main(args: argparse.Namespace) -> int:
             # jobs start elsewhere; links stay, since what they lead to may be called otherwise on a node
             setattr(given, name, Path(os.path.abspath(value)))
     settings = settings_of(given)
+    check_outputs(settings)
     if args.bids_database_dir is None:
         (settings.database_dir / INDEX).unlink(missing_ok=True)
     scans_of = count_scans(settings)

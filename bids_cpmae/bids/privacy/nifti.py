@@ -229,18 +229,37 @@ def clean_nifti(source: Path, target: Path) -> None:
 
 
 def clean_gzip(source: Path, target: Path) -> None:
-    """Write a copy of a gzip file with neither name, time nor comment."""
+    """Write a copy of a gzip file with neither name, time nor comment.
+
+    Raises
+    ------
+    ValueError
+        When the source is damaged.
+    """
     with gzip.open(source, "rb") as file, open(target, "wb") as raw:
         with gzip.GzipFile(filename="", mode="wb", compresslevel=5, fileobj=raw, mtime=0) as packed:
-            for part in iter(lambda: file.read(CHUNK), b""):
+            for part in iter(lambda: _read(file, CHUNK), b""):
                 packed.write(part)
         raw.flush()
         os.fsync(raw.fileno())
 
 
+def _read(source, length: int) -> bytes:
+    """Part of a source; its errors are told from those of the target, on whose disk there may be no room.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        return source.read(length)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
+
+
 def _stream(source, target, length: int) -> None:
     while length:
-        part = source.read(min(CHUNK, length))
+        part = _read(source, min(CHUNK, length))
         if not part:
             raise ValueError(f"truncated, {length} bytes of voxels are missing")
         target.write(part)
