@@ -259,13 +259,16 @@ def run_group(settings: Settings) -> int:
     page = write_overview(settings.output_dir)
     if page:
         print(f"report: {page}")
+    whole = True
     if settings.raw_dir:
         from bids_cpmae.bids.rawlayout import finish_raw
 
         sweep(settings.raw_dir, *(path.name for path in settings.raw_dir.glob("sub-*")))
         report = finish_raw(settings.bids_dir, settings.output_dir, settings.raw_dir, link=settings.link)
         print("\n".join(report.lines()))
-    return ExitCode.SCAN_FAILED if any(row["verdict"] == FAIL for row in rows) else ExitCode.OK
+        whole = report.complete
+    failed = any(row["verdict"] == FAIL for row in rows)
+    return ExitCode.SCAN_FAILED if failed or not whole else ExitCode.OK
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -35,7 +35,7 @@ from bids_cpmae.bids.privacy.tables import Table, parse_date
 from bids_cpmae.bids.rawlayout import assemble_raw, finish_raw, may_be_shared
 from bids_cpmae.bids.validation import errors_of, find_validator
 from bids_cpmae.bids.verdicts import FAIL, PASS, REVIEW, SKIPPED
-from bids_cpmae.cli import build_parser, share
+from bids_cpmae.cli import build_parser, main, share
 from bids_cpmae.errors import InputError, OutputError, UsageError
 from bids_cpmae.request import settings_of
 
@@ -480,6 +480,30 @@ def test_odd_encodings(clean):
     assemble(raw, out)
     assert json.loads((out / "T1w.json").read_text()) == {"ReceiveCoilName": "K\u00f6rper"}
     assert (out / "participants.tsv").read_bytes() == b"participant_id\tscore\nsub-01\tK\xf6\nsub-02\t1\n"
+
+
+def test_changes_are_cleaned_whatever_their_encoding(clean):
+    raw, out = clean
+    told = b"1.2.0 2019-03-14\n\n  - K\xf6rper mended, see %s\n"
+    (raw / "CHANGES").write_bytes(told % b"/home/jane/study")
+    for _ in range(2):
+        report = assemble(raw, out)
+        made = (out / "CHANGES").read_bytes()
+        assert made.startswith(b"1.2.1 ") and made.endswith(told % b"[path removed]")
+        assert report.leaks == []
+    (raw / "CHANGES").unlink()
+    (raw / "CHANGES").symlink_to("not-fetched")
+    row = next(row for row in assemble(raw, out).rows if row.file == "CHANGES")
+    assert row.reason.startswith("the input's cannot be read")
+
+
+def test_the_group_level_tells_of_leaks(clean, tmp_path):
+    raw, out = clean
+    assemble(raw, out)
+    words = [str(word) for word in (raw, out, "group", "--layout", "raw", "-w", tmp_path / "work")]
+    assert main(words) == 0
+    write_scan(out / "sub-01/ses-a/func/sub-01_ses-a_task-day20190314_bold.nii.gz")
+    assert main(words) == 1
 
 
 def test_dates_without_times_are_shifted_by_days_and_stay_so(clean):

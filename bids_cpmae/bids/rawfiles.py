@@ -139,10 +139,21 @@ def put_gradients(source: Path, target: Path, link: str = COPY) -> str:
 
 def put_text(source: Path, target: Path, link: str = COPY) -> str:
     """A document for readers, without paths and log-ins."""
+    text, cleaned = clean_text(source)
+    return put_file(source, target, link) if cleaned == text else write_any_text(target, cleaned)
+
+
+def clean_text(source: Path) -> tuple[str, str]:
+    """A document for readers, and the same without paths and log-ins.
+
+    Raises
+    ------
+    NotShareable
+        When it cannot be read.
+    """
     with reading():
         text = read_text(source)
-    cleaned = values.clean(text, values.DOCUMENT)
-    return put_file(source, target, link) if cleaned == text else _write(target, cleaned)
+    return text, values.clean(text, values.DOCUMENT)
 
 
 def put_json(
@@ -198,10 +209,10 @@ def put_table(
         raise NotShareable("no line of it is about what is shared")
     if not leaks and changed == table:
         return put_file(root / relative, out / relative, link)
-    return _write(out / relative, cleaned.text())
+    return write_any_text(out / relative, cleaned.text())
 
 
-def _write(target: Path, text: str) -> str:
+def write_any_text(target: Path, text: str) -> str:
     """`write_text` for text that may hold bytes that are no UTF-8."""
     with _writing(target) as partial, open(partial, "wb") as file:
         file.write(text.encode("utf-8", "surrogateescape"))

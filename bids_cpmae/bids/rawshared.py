@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bids_cpmae import __version__
 from bids_cpmae.bids import rawfiles
-from bids_cpmae.bids.atomic import PARTIAL, write_json, write_text
+from bids_cpmae.bids.atomic import PARTIAL, write_json
 from bids_cpmae.bids.dataset import RAW, check_output
 from bids_cpmae.bids.leaks import read_text
 from bids_cpmae.bids.privacy.names import OF_PEOPLE, identifying
@@ -95,7 +95,7 @@ def write_shared(raw: Raw, out: Path, link: str) -> list[Row]:
     """Write the files that belong to nobody alone, for the participants that ``out`` holds now."""
     there = {path.name for path in out.glob("sub-*") if path.is_dir()}
     data = [path.relative_to(out).as_posix() for name in sorted(there) for path in _files(out / name)]
-    rows = [Row("dataset_description.json", "written"), Row("CHANGES", "written")]
+    rows = [Row("dataset_description.json", "written")]
     tables = [name for name in raw.shared if name.endswith(".tsv") and not name.startswith("stimuli/")]
     columns: dict[str, set[str]] = {}
     others = [name for name in raw.shared if name not in tables and name.split(".")[0] not in
@@ -104,10 +104,7 @@ def write_shared(raw: Raw, out: Path, link: str) -> list[Row]:
         _put(rows, out, name, lambda name=name: _put_people(raw.root, name, out, link, there, columns))
     for name in others:
         _put(rows, out, name, lambda name=name: _put_other(raw.root, name, out, link, data, columns))
-    old = next((name for name in raw.shared if name.split(".")[0] == "CHANGES"), None)
-    text = read_text(raw.root / old) if old else ""
-    before = read_text(out / "CHANGES") if (out / "CHANGES").exists() else ""
-    write_text(out / "CHANGES", changes(text, before))
+    rows.append(_put_changes(raw, out))
     _remove_stale(out, {row.file for row in rows if row.status != LEFT_OUT})
     return rows
 
@@ -152,6 +149,18 @@ def _put_people(root: Path, name: str, out: Path, link: str, there: set[str], co
 
 def _people_of(there: set[str]):
     return lambda table: table.where("participant_id", there)
+
+
+def _put_changes(raw: Raw, out: Path) -> Row:
+    old = next((name for name in raw.shared if name.split(".")[0] == "CHANGES"), None)
+    text = why = ""
+    try:
+        text = rawfiles.clean_text(raw.root / old)[1] if old else ""
+    except NotShareable as error:
+        why = f"the input's {error}"
+    before = read_text(out / "CHANGES") if (out / "CHANGES").exists() else ""
+    rawfiles.write_any_text(out / "CHANGES", changes(text, before))
+    return Row("CHANGES", "written", why)
 
 
 def _put_other(root: Path, name: str, out: Path, link: str, data: list[str], columns: dict[str, set[str]]) -> str:
