@@ -482,6 +482,20 @@ def test_odd_encodings(clean):
     assert (out / "participants.tsv").read_bytes() == b"participant_id\tscore\nsub-01\tK\xf6\nsub-02\t1\n"
 
 
+def test_descriptions_that_other_software_adds_to_leave_no_leak(clean):
+    raw, out = clean
+    cell("a", 1)(raw, "participants.tsv", "group")
+    cell("99", 1)(raw, "participants.tsv", "iq")
+    content = json.loads((raw / "participants.json").read_text())
+    content["group"] = {"Description": "arm", "Annotations": {"IsAbout": "nb:Diagnosis"}}
+    content["iq"] = "points"
+    (raw / "participants.json").write_text(json.dumps(content), encoding="utf-8-sig")
+    assert assemble(raw, out).complete
+    assert {"group", "iq"} <= set(rows_of(out, "participants.tsv").columns)
+    del content["group"]["Annotations"]
+    assert json.loads((out / "participants.json").read_text()) == content
+
+
 def test_changes_are_cleaned_whatever_their_encoding(clean):
     raw, out = clean
     told = b"1.2.0 2019-03-14\n\n  - K\xf6rper mended, see %s\n"

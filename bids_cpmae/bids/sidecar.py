@@ -23,7 +23,7 @@ RAW = "raw"
 def read_sidecar(path: Path) -> dict:
     """A JSON object, or nothing where there is none or it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
