@@ -314,6 +314,21 @@ def test_a_participant_who_passes_no_more_is_taken_away(clean):
     assert not (out / "sub-02").exists() and (out / "sub-01").exists()
 
 
+def test_a_participant_who_cannot_be_taken_away_ends_the_run(clean, monkeypatch):
+    raw, out = clean
+    assemble(raw, out)
+    write_verdicts(derivative_of(out), {BAD: (FAIL, "moved")})
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    # as for another user's files
+    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(OutputError, match=f"{out / 'sub-02'}: may not be shared and cannot be removed"):
+        assemble(raw, out)
+
+
 def test_what_the_input_lost_is_taken_away(clean):
     raw, out = clean
     assemble(raw, out)
@@ -373,6 +388,9 @@ def test_hard_links_only_where_nothing_changes(clean):
         assert not any(os.path.samefile(raw / name, out / name) for name in ANATOMICAL)
         assert not list(out.rglob("*.partial*"))
     assert NAME.encode() in gzip.decompress((raw / planted).read_bytes())
+    assemble(raw, out)
+    assert not [name for name in files_of(raw) & files_of(out) if os.path.samefile(raw / name, out / name)]
+    assert (out / linked).read_bytes() == (raw / linked).read_bytes()
 
 
 def test_a_copy_is_no_link_and_takes_no_time_along(clean):
