@@ -155,15 +155,15 @@ def check_outputs(settings: Settings) -> None:
         dataset.check_output(settings.raw_dir, dataset.RAW)
 
 
-def prepare_folder(path: Path, what: str) -> None:
-    """Make a folder and see that it can be written to.
+def prepare_folder(path: Path, what: str, *, mode: int = 0o777) -> None:
+    """Make a folder, with these rights if it is new, and see that it can be written to.
 
     Raises
     ------
     OutputError
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:

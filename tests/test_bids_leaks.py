@@ -6,7 +6,7 @@ import pytest
 from bids_trees import write_dataset
 from planted import MRN, NAME, PLANTED, SITE, UID, write_clean, write_planted
 
-from bids_cpmae.bids.leaks import find_leaks
+from bids_cpmae.bids.leaks import NUMBERS, find_leaks
 from bids_cpmae.bids.privacy.findings import KINDS
 from bids_cpmae.workbench import main
 
@@ -108,3 +108,19 @@ def test_pages_are_read_but_for_their_code(tmp_path):
     assert leak.value == "/home/jane/b" and leak.file == "page.html"
     (root / "page.html").write_text('<script type="application/json">{"x": "/home/jane/a"}</script>')
     assert [one.kind for one in find_leaks(root).findings] == ["path"]
+
+
+@pytest.mark.parametrize(
+    "text, numbers",
+    [
+        ("0 1000 1e3\n", True),
+        ("nan NaN -inf\t0.5, Infinity", True),
+        ("", True),
+        ("Jane Doe 1990-01-02 nan", False),
+        ("inf Jane", False),
+        ("1 nano", False),
+        ("1 nan " * 50_000 + "x", False),
+    ],
+)
+def test_gradients_are_numbers_and_nothing_else(text, numbers):
+    assert bool(NUMBERS.fullmatch(text)) is numbers

@@ -100,3 +100,9 @@ def test_description_names_the_source_without_a_path(tmp_path, raw, link):
     assert made["DatasetLinks"] == {"raw": link}
     assert made["GeneratedBy"][0]["Name"] == "bids_cpmae"
     assert "secret" not in json.dumps(made)
+
+
+def test_a_description_keeps_no_path_of_its_source(tmp_path):
+    raw = {"Name": "study of /home/jane/data", "License": "see /home/jane/LICENSE"}
+    made = dataset_description(write_dataset(tmp_path / "raw", description=raw))
+    assert made["Name"] == "study of [path removed], refaced" and "jane" not in str(made)

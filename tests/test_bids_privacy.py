@@ -237,6 +237,25 @@ def test_columns_stay_and_names_of_people_in_them_go():
     assert [leak.field for leak in leaks] == ["Secret", "site.Levels.2"]
 
 
+def test_descriptions_of_columns_lose_only_what_bids_does_not_know():
+    content = {
+        "group": {"Description": "arm", "Annotations": {"IsAbout": "nb:Diagnosis"}},
+        "iq": "points in the test",
+        "site": {"Annotations": {}},
+        "operator": "Smith",
+        "ScanDate": "spring",
+    }
+    cleaned, leaks = clean_json(content, COLUMNS)
+    assert cleaned == {"group": {"Description": "arm"}, "iq": "points in the test"}
+    assert [leak.field for leak in leaks] == ["group.Annotations", "site", "operator", "ScanDate"]
+    # beside data a text is a field of the recording
+    assert "iq" not in clean_json(content, kind_of("task-rest_events.json"))[0]
+    table = Table(("participant_id", "group", "iq", "site"), (("sub-01", "a", "99", "1"),))
+    kept, _ = clean_table(table, "participants", described=content)
+    assert kept.columns == ("participant_id", "group", "iq")
+    assert clean_table(kept, "participants", described=cleaned)[1] == []
+
+
 def test_a_description_keeps_its_authors_and_loses_paths():
     content = {
         "Name": "x",

@@ -314,6 +314,21 @@ def test_a_participant_who_passes_no_more_is_taken_away(clean):
     assert not (out / "sub-02").exists() and (out / "sub-01").exists()
 
 
+def test_a_participant_who_cannot_be_taken_away_ends_the_run(clean, monkeypatch):
+    raw, out = clean
+    assemble(raw, out)
+    write_verdicts(derivative_of(out), {BAD: (FAIL, "moved")})
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    # as for another user's files
+    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(OutputError, match=f"{out / 'sub-02'}: may not be shared and cannot be removed"):
+        assemble(raw, out)
+
+
 def test_what_the_input_lost_is_taken_away(clean):
     raw, out = clean
     assemble(raw, out)
@@ -373,6 +388,9 @@ def test_hard_links_only_where_nothing_changes(clean):
         assert not any(os.path.samefile(raw / name, out / name) for name in ANATOMICAL)
         assert not list(out.rglob("*.partial*"))
     assert NAME.encode() in gzip.decompress((raw / planted).read_bytes())
+    assemble(raw, out)
+    assert not [name for name in files_of(raw) & files_of(out) if os.path.samefile(raw / name, out / name)]
+    assert (out / linked).read_bytes() == (raw / linked).read_bytes()
 
 
 def test_a_copy_is_no_link_and_takes_no_time_along(clean):
@@ -480,6 +498,20 @@ def test_odd_encodings(clean):
     assemble(raw, out)
     assert json.loads((out / "T1w.json").read_text()) == {"ReceiveCoilName": "K\u00f6rper"}
     assert (out / "participants.tsv").read_bytes() == b"participant_id\tscore\nsub-01\tK\xf6\nsub-02\t1\n"
+
+
+def test_descriptions_that_other_software_adds_to_leave_no_leak(clean):
+    raw, out = clean
+    cell("a", 1)(raw, "participants.tsv", "group")
+    cell("99", 1)(raw, "participants.tsv", "iq")
+    content = json.loads((raw / "participants.json").read_text())
+    content["group"] = {"Description": "arm", "Annotations": {"IsAbout": "nb:Diagnosis"}}
+    content["iq"] = "points"
+    (raw / "participants.json").write_text(json.dumps(content), encoding="utf-8-sig")
+    assert assemble(raw, out).complete
+    assert {"group", "iq"} <= set(rows_of(out, "participants.tsv").columns)
+    del content["group"]["Annotations"]
+    assert json.loads((out / "participants.json").read_text()) == content
 
 
 def test_changes_are_cleaned_whatever_their_encoding(clean):

@@ -130,6 +130,14 @@ def test_a_container_sees_all_paths_where_they_are(raw, told):
     assert args.participant_label == ["01"] and args.model_weights == weights and args.device == "cuda"
 
 
+def test_a_container_is_given_a_private_folder_that_is_there(raw, tmp_path):
+    (tmp_path / "app.sif").touch()
+    private = tmp_path / "deep" / "private"
+    folder = write(raw, "--container", tmp_path / "app.sif", "--", "--private-dir", private)
+    assert f"{private}:{private}:rw" in (folder / "participant.sbatch").read_text()
+    assert private.is_dir() and stat.S_IMODE(private.stat().st_mode) == 0o700
+
+
 def test_labels_choose_and_an_index_given_is_kept(raw, tmp_path):
     database = tmp_path / "index"
     folder = write(raw, "--participant-label", "sub-02", "--bids-database-dir", database)

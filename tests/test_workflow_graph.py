@@ -11,7 +11,7 @@ from bids_cpmae.bids.query import Scan
 from bids_cpmae.bids.verdicts import FAIL, PASS, SKIPPED, Verdict
 from bids_cpmae.identity import identity_seed, participant_of
 from bids_cpmae.settings import Settings
-from bids_cpmae.workflow.interfaces import LocateFace
+from bids_cpmae.workflow.interfaces import LocateFace, ScanInputSpec, ScanInterface
 from bids_cpmae.workflow.participant import init_participant_wf, verdict_path
 from bids_cpmae.workflow.run import collect, wants_gpu, workflow_text
 
@@ -181,3 +181,19 @@ def test_a_scan_whose_image_another_run_has_taken_away_is_no_pass(scans, tmp_pat
     Verdict(NAMES[0], "01", "a", PASS).save(verdict_path(tmp_path / "work", scans[0]))
     verdicts = collect(settings_for(tmp_path), scans[:1], "text", {})
     assert verdicts[0].verdict == FAIL and "another run" in verdicts[0].reason
+
+
+def test_a_work_folder_with_a_space_is_not_told(tmp_path):
+    class Broken(ScanInterface):
+        input_spec = ScanInputSpec
+
+        def _step(self, folder):
+            raise OSError(f"{work / 'bids_cpmae_wf' / 'x.npz'}: gone")
+
+    work, scan = tmp_path / "Jane Doe" / "my work", tmp_path / "sub-01_T1w.nii.gz"
+    scan.touch()
+    told = work / "verdicts" / "x.json"
+    step = Broken(in_file=str(scan), verdict_file=str(told), scan={"source": "x", "participant": "01", "session": None})
+    with pytest.raises(OSError):
+        step.run(cwd=str(tmp_path))
+    assert Verdict.load(told).reason == "unexpected OSError: x.npz: gone"

@@ -32,7 +32,7 @@ PEOPLES_TEXT = (".csv", ".log")
 HEAD_BYTES = 1 << 16
 # the code of a page is not about anybody; its data is
 SCRIPT = re.compile(r"<style\b.*?</style>|<script(?![^>]*\bjson)[^>]*>.*?</script>", re.I | re.S)
-NUMBERS = re.compile(r"[\d\s.eE+,;-]*|(?:.*\b(?:nan|inf)\b.*)", re.S)
+NUMBERS = re.compile(r"[\d\s.eE+,;-]*(?:\b(?i:nan|inf|infinity)\b[\d\s.eE+,;-]*)*")
 
 
 @dataclass

@@ -93,6 +93,12 @@ def put_file(source: Path, target: Path, link: str = COPY) -> str:
         with suppress(OutputError), _writing(target) as partial:
             os.link(source, partial)
             return COPIED
+    try:
+        if target.exists() and target.samefile(source):
+            # linked by an earlier call
+            target.unlink()
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
     publish_file(source, target)
     return COPIED
 

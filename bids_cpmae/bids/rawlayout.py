@@ -22,7 +22,7 @@ from bids_cpmae.bids.rawplan import Raw, is_anatomical, plan, summary
 from bids_cpmae.bids.rawreport import LEFT_OUT, WITHDRAWN, RawReport, Row, merge_rows, write_rows
 from bids_cpmae.bids.rawshared import start_raw, write_shared
 from bids_cpmae.bids.verdicts import LOGS, PASS, REVIEW, SKIPPED, verdict_rows
-from bids_cpmae.errors import ExitCode, InputError, UsageError
+from bids_cpmae.errors import ExitCode, InputError, OutputError, UsageError
 
 # reasons of SKIPPED that begin so mean that the image may be shared as it is
 NOTHING_TO_REPLACE = "nothing to replace"
@@ -158,7 +158,7 @@ def _withdraw(job: Job, label: str, verdicts: dict[str, dict], reasons: tuple[st
 
     Pages that show them go, too: `write_reports` makes them anew from what is left.
     """
-    shutil.rmtree(job.out / f"sub-{label}", ignore_errors=True)
+    _remove_folder(job.out / f"sub-{label}")
     if job.out.resolve() in job.derivative.resolve().parents:
         # the group level of another run may be writing the same pages
         with locked(job.derivative / LOGS):
@@ -186,4 +186,22 @@ def _remove_strangers(job: Job) -> None:
     """Participants that are not in the input any more."""
     for folder in job.out.glob("sub-*"):
         if folder.is_dir() and folder.name.removeprefix("sub-") not in job.raw.participants:
-            shutil.rmtree(folder)
+            _remove_folder(folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Take away what may not be shared.
+
+    Raises
+    ------
+    OutputError
+        When any of it stays.
+    """
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        # another run may have been quicker
+        if folder.exists():
+            raise OutputError(
+                f"{folder}: may not be shared and cannot be removed ({error.strerror or error}); remove it by hand"
+            ) from error

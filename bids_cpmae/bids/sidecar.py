@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from bids_cpmae import __version__
-from bids_cpmae.bids.privacy.sidecars import shareable
+from bids_cpmae.bids.privacy.sidecars import DATASET, clean_json, shareable
 
 NAME = "bids_cpmae"
 METHOD = "Replaced by synthetic voxels (CP-MAE): {regions}. Brain kept bit-identical."
@@ -23,7 +23,7 @@ RAW = "raw"
 def read_sidecar(path: Path) -> dict:
     """A JSON object, or nothing where there is none or it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -83,7 +83,7 @@ def mask_sidecar(relative: str, regions: str) -> dict:
 
 def dataset_description(bids_dir: Path) -> dict:
     """``dataset_description.json`` of the derivative; names its source without a path of this machine."""
-    raw = read_sidecar(bids_dir / "dataset_description.json")
+    raw, _ = clean_json(read_sidecar(bids_dir / "dataset_description.json"), DATASET)
     name = raw.get("Name") or "raw dataset"
     doi = str(raw.get("DatasetDOI") or "")
     if doi and not doi.startswith(("doi:", "http")):

@@ -85,6 +85,9 @@ def main(args: argparse.Namespace) -> int:
         (settings.database_dir / INDEX).unlink(missing_ok=True)
     scans_of = count_scans(settings)
     prepare_folder(settings.raw_dir or settings.output_dir, "output")
+    if settings.private_dir:
+        # a container can only be given a folder that is there
+        prepare_folder(settings.private_dir, "before/after", mode=0o700)
     _share_work(given, args, memory, max(scans_of.values()))
     folder = write_scripts(args, given, settings, sorted(scans_of))
     print(f"{len(scans_of)} participants, {sum(scans_of.values())} scans: {folder}")

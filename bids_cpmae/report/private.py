@@ -55,7 +55,8 @@ def write_before_after(
     Parameters
     ----------
     private_dir : Path
-        Checked by `check_private_dir`; only its owner may read it, and a notice in it says what it holds.
+        Checked by `check_private_dir`; a notice in it says what it holds. Made if it is not there, and then only its
+        owner may read it; who may read one that was there is its owner's choice.
     scan_relative : str
         Path of the raw scan below its dataset; the page is named after it.
     original_path, refaced_path : Path

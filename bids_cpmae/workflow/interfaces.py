@@ -50,12 +50,13 @@ class ScanInterface(SimpleInterface):
     def _leave_word(self, error: Exception, folder: Path) -> None:
         if not (isdefined(self.inputs.verdict_file) and isdefined(self.inputs.scan)):
             return
-        in_file = Path(self.inputs.in_file)
-        private = in_file, in_file.parent, folder, getattr(self.inputs, "output_dir", "/"), tempfile.gettempdir()
-        reason = without_paths(reason_of(error), *private, Path.home())
+        in_file, verdict_file = Path(self.inputs.in_file), Path(self.inputs.verdict_file)
+        work_dir, output_dir = verdict_file.parent.parent, getattr(self.inputs, "output_dir", "/")
+        private = in_file, in_file.parent, folder, work_dir, output_dir, tempfile.gettempdir(), Path.home()
+        reason = without_paths(reason_of(error), *private)
         # on a disk that is full not even this can be said: the run then takes the reason from the error itself
         with suppress(OutputError):
-            Verdict(**self.inputs.scan, verdict=verdict_of(error), reason=reason).save(Path(self.inputs.verdict_file))
+            Verdict(**self.inputs.scan, verdict=verdict_of(error), reason=reason).save(verdict_file)
 
 
 class FirstInputSpec(ScanInputSpec):

@@ -9,7 +9,8 @@ from bids_cpmae.bids.privacy import fields, values
 from bids_cpmae.bids.privacy.names import OF_PEOPLE, identifying
 
 # kinds of JSON files
-SIDECAR, COLUMNS, DATASET, DERIVATIVE = "sidecar", "columns", "dataset", "derivative"
+SIDECAR, COLUMNS, DATA, DATASET, DERIVATIVE = "sidecar", "columns", "data columns", "dataset", "derivative"
+PEOPLES = frozenset(("participants", "samples", "sessions", "scans"))
 TABLES = frozenset((
     "participants", "samples", "sessions", "scans", "events", "physio", "stim", "channels", "electrodes", "optodes",
     "blood", "aslcontext", "motion", "beh", "timeseries", "physioevents", "verdicts", "files", "qc", "dseg",
@@ -31,8 +32,11 @@ def kind_of(relative: str, *, derivative: bool = False) -> str:
     path = PurePosixPath(relative)
     if path.name == "dataset_description.json":
         return DATASET
-    if path.parts[0] == "phenotype" or path.stem.split("_")[-1] in TABLES:
+    suffix = path.stem.split("_")[-1]
+    if path.parts[0] == "phenotype" or suffix in PEOPLES:
         return COLUMNS
+    if suffix in TABLES:
+        return DATA
     return DERIVATIVE if derivative else SIDECAR
 
 
@@ -43,8 +47,8 @@ def clean_json(content: dict, kind: str = SIDECAR) -> tuple[dict, list[Leak]]:
     ----------
     content : dict
     kind : str
-        `SIDECAR`, `COLUMNS` (beside a table), `DATASET` (dataset_description.json) or `DERIVATIVE` (a sidecar of
-        something computed, which may describe itself).
+        `SIDECAR`, `COLUMNS` (beside a table of people), `DATA` (beside any other table), `DATASET`
+        (dataset_description.json) or `DERIVATIVE` (a sidecar of something computed, which may describe itself).
 
     Returns
     -------
@@ -67,6 +71,8 @@ def clean_json(content: dict, kind: str = SIDECAR) -> tuple[dict, list[Leak]]:
         if reason:
             leaks.append(Leak(name, reason, str(value)))
             continue
+        if kind in (COLUMNS, DATA) and isinstance(value, dict) and name not in fields.SHAREABLE | fields.OWN:
+            value = _column(value, name, leaks)
         kept = _walk(value, name, _scope(name, kind), leaks)
         if kept is not None or value is None:
             cleaned[name] = kept
@@ -87,9 +93,18 @@ def _refused(name: str, value: object, kind: str) -> str | None:
     allowed = fields.SHAREABLE | (fields.OWN | fields.DATASET if kind == DERIVATIVE else fields.OWN)
     if name in allowed:
         return None
-    if kind == COLUMNS and isinstance(value, dict) and set(value) <= fields.COLUMN:
-        return None
-    return identifying(name) or UNKNOWN
+    why = identifying(name) or UNKNOWN
+    if kind == COLUMNS and isinstance(value, str):
+        # beside other tables stand fields of the recording, too
+        return None if why == UNKNOWN and name not in fields.WITHHELD else why
+    described = isinstance(value, dict) and (not value or set(value) & fields.COLUMN)
+    return None if kind in (COLUMNS, DATA) and described else why
+
+
+def _column(entry: dict, name: str, leaks: list[Leak]) -> dict:
+    """What is said of a column, in the fields that BIDS has for it; other software adds its own, such as Neurobagel."""
+    leaks.extend(Leak(f"{name}.{key}", UNKNOWN, str(entry[key])) for key in entry if key not in fields.COLUMN)
+    return {key: item for key, item in entry.items() if key in fields.COLUMN}
 
 
 def _scope(name: str, kind: str) -> tuple[str, ...]:
@@ -97,7 +112,7 @@ def _scope(name: str, kind: str) -> tuple[str, ...]:
         return values.DOCUMENT
     if "Version" in name:
         return values.VERSION
-    return values.PEOPLE if kind == COLUMNS or name in fields.DATASET else values.SIDECAR
+    return values.PEOPLE if kind in (COLUMNS, DATA) or name in fields.DATASET else values.SIDECAR
 
 
 def _walk(value, field: str, scope: tuple[str, ...], leaks: list[Leak]):

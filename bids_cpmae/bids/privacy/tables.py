@@ -10,7 +10,7 @@ from random import SystemRandom
 
 from bids_cpmae.bids.privacy import values
 from bids_cpmae.bids.privacy.names import OF_PEOPLE, identifying, is_age
-from bids_cpmae.bids.privacy.sidecars import Leak
+from bids_cpmae.bids.privacy.sidecars import COLUMNS, Leak, clean_json
 from bids_cpmae.bids.privacy.values import LAST_SHIFTED_YEAR
 
 MISSING = "n/a"
@@ -99,17 +99,19 @@ def clean_table(
         One a column and kind; ``value`` is the first of them.
     """
     leaks: list[Leak] = []
+    # what is left of it, so that no column stays whose description goes
+    described = clean_json(described, COLUMNS)[0] if described else {}
     kept: list[tuple[str, list[str]]] = []
     # by place, since a table without a header line may have the same first cell twice
     for index, name in enumerate(table.columns):
         cells = [row[index] for row in table.rows]
-        why = _refused(name, role, described or {})
+        why = _refused(name, role, described)
         if why:
             told = [cell for cell in cells if cell not in (MISSING, "")]
             if told:
                 leaks.append(Leak(name, why, told[0], len(told)))
             continue
-        cleaned = _clean_column(name, cells, role, (described or {}).get(name), shift, leaks)
+        cleaned = _clean_column(name, cells, role, described.get(name), shift, leaks)
         if cleaned != cells and set(cleaned) <= {MISSING, ""} and name not in KNOWN.get(role or "", "").split()[:1]:
             continue
         kept.append((name, cleaned))
