@@ -96,7 +96,7 @@ def test_an_index_is_kept_and_used_again(raw, tmp_path):
 
 def test_files_elsewhere_or_without_their_participants_name_are_passed_over(raw):
     (raw / ".bidsignore").write_text("backup/\n")
-    for name in ("backup/sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/T1w.nii.gz", "sub-02/anat/sub-01_T1w.nii.gz",
+    for name in ("backup/sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/T1w.nii.gz",
                  "sub-01_T1w.nii.gz", "backup/sub-01/func/sub-01_task-rest_bold.nii.gz"):  # fmt: skip
         write_scan(raw / name)
     layout = open_layout(raw)

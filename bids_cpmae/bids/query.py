@@ -180,9 +180,12 @@ def _scans(layout, suffixes, wanted: dict, filters: dict[str, dict]) -> list[Sca
 
 
 def _in_its_folder(file, root: Path) -> bool:
-    """Whether a file is named after the participant whose folder it is in: none of a copy kept elsewhere."""
-    folder = Path(file.path).relative_to(root).parts[0]
-    return folder.startswith("sub-") and folder == f"sub-{entities_of(file.filename).get('sub')}"
+    """Whether a file is named after a participant and lies in the folder of one: no copy that is kept elsewhere.
+
+    Whether the two are the same participant is for the validator to say.
+    """
+    folders = Path(file.path).relative_to(root).parts[:-1]
+    return bool(folders) and folders[0].startswith("sub-") and "sub" in entities_of(file.filename)
 
 
 def _scan(file, root: Path) -> Scan:
