@@ -270,15 +270,6 @@ def test_a_review_can_be_accepted(clean):
     assert (out / BAD).exists()
 
 
-def test_a_scan_with_no_face_is_shared_as_it_is(clean):
-    raw, out = clean
-    write_verdicts(derivative_of(out), {BAD: (SKIPPED, "nothing to replace: skull-stripped")})
-    report = assemble(raw, out)
-    assert report.files("nothing to replace") == [BAD]
-    assert (out / BAD).read_bytes() == (raw / BAD).read_bytes()
-    assert not (out / BAD.replace(".nii.gz", ".json")).exists()
-
-
 @pytest.mark.parametrize(
     "verdict, reason, accept, expected",
     [
@@ -287,7 +278,7 @@ def test_a_scan_with_no_face_is_shared_as_it_is(clean):
         (REVIEW, "look", True, True),
         (FAIL, "n/a", True, False),
         (SKIPPED, "the run stopped before this scan was done", True, False),
-        (SKIPPED, "Nothing to replace: no head", False, True),
+        (SKIPPED, "Nothing to replace: no head", True, False),
     ],
 )
 def test_who_may_be_shared(verdict, reason, accept, expected):

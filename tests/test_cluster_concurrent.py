@@ -9,11 +9,12 @@ import pytest
 from bids_trees import write_dataset, write_scan, write_tiny_weights
 
 from bids_cpmae.bids.lock import LOCK, locked
+from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.query import INDEX, find_scans, open_layout
 from bids_cpmae.bids.rawlayout import assemble_raw
 from bids_cpmae.bids.tsv import read_tsv
 from bids_cpmae.bids.validation import errors_of, find_validator
-from bids_cpmae.bids.verdicts import LOGS, SKIPPED, TABLE, Verdict, merge, write_participant
+from bids_cpmae.bids.verdicts import LOGS, PASS, SKIPPED, TABLE, Verdict, merge, write_participant
 from bids_cpmae.errors import InputError
 from bids_cpmae.report.write import write_overview
 
@@ -89,8 +90,9 @@ def test_a_raw_dataset_has_everybody_who_was_written_at_once(tmp_path):
     table = "participant_id\tage\n" + "".join(f"sub-{label}\t30\n" for label in labels)
     (raw / "participants.tsv").write_text(table)
     for label, scan in zip(labels, scans):
-        verdict = Verdict(scan, label, None, SKIPPED, "nothing to replace: made for a test")
-        write_participant(out / "derivatives" / "bids_cpmae", label, [verdict])
+        derivative = out / "derivatives" / "bids_cpmae"
+        write_scan(derivative / outputs_of(scan).image)
+        write_participant(derivative, label, [Verdict(scan, label, None, PASS)])
     at_once(share, *((raw, out, label) for label in labels))
     assert (out / "participants.tsv").read_text() == table
     rows = read_tsv(out / "derivatives" / "bids_cpmae" / LOGS / "desc-sharing_files.tsv")

@@ -21,11 +21,9 @@ from bids_cpmae.bids.rawparticipant import DROP, SHIFT, Participant, write_parti
 from bids_cpmae.bids.rawplan import Raw, is_anatomical, plan, summary
 from bids_cpmae.bids.rawreport import LEFT_OUT, WITHDRAWN, RawReport, Row, merge_rows, write_rows
 from bids_cpmae.bids.rawshared import start_raw, write_shared
-from bids_cpmae.bids.verdicts import LOGS, PASS, REVIEW, SKIPPED, verdict_rows
+from bids_cpmae.bids.verdicts import LOGS, PASS, REVIEW, verdict_rows
 from bids_cpmae.errors import ExitCode, InputError, OutputError, UsageError
 
-# reasons of SKIPPED that begin so mean that the image may be shared as it is
-NOTHING_TO_REPLACE = "nothing to replace"
 NO_VERDICT = "no verdict"
 NOT_WRITTEN = "the refaced image is missing"
 
@@ -45,13 +43,9 @@ class Job:
 def may_be_shared(row: dict | None, accept_review: bool = False) -> bool:
     """Whether an anatomical image with this line of the verdict table may be shared.
 
-    PASS may, REVIEW if it is accepted, SKIPPED only where its reason says that there is nothing to replace.
+    PASS may, and REVIEW if it is accepted. SKIPPED may not: that there is no face in an image, somebody has to see.
     """
-    if row is None:
-        return False
-    if row["verdict"] == SKIPPED:
-        return row["reason"].lower().startswith(NOTHING_TO_REPLACE)
-    return row["verdict"] == PASS or (row["verdict"] == REVIEW and accept_review)
+    return row is not None and (row["verdict"] == PASS or (row["verdict"] == REVIEW and accept_review))
 
 
 def assemble_raw(
@@ -148,7 +142,7 @@ def reasons_against(job: Job, label: str, verdicts: dict[str, dict]) -> tuple[st
             reasons.append(f"{image}: {NO_VERDICT}")
         elif not may_be_shared(row, job.accept_review):
             reasons.append(f"{image}: {row['verdict']} ({row['reason']})")
-        elif row["verdict"] != SKIPPED and not (job.derivative / outputs_of(image).image).exists():
+        elif not (job.derivative / outputs_of(image).image).exists():
             reasons.append(f"{image}: {NOT_WRITTEN}")
     return tuple(reasons)
 

@@ -22,9 +22,8 @@ from bids_cpmae.bids.privacy.tables import (
 )
 from bids_cpmae.bids.rawfiles import NotShareable
 from bids_cpmae.bids.rawplan import GRADIENTS, applies, is_anatomical, is_data, is_image, sidecar_for, suffix_of
-from bids_cpmae.bids.rawreport import KEPT_FACE, LEFT_OUT, NO_FACE, REFACED, Row
+from bids_cpmae.bids.rawreport import KEPT_FACE, LEFT_OUT, REFACED, Row
 from bids_cpmae.bids.sidecar import raw_metadata, read_sidecar
-from bids_cpmae.bids.verdicts import SKIPPED
 
 SHIFT, DROP = "shift", "drop"
 DEIDENTIFICATION = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
@@ -57,10 +56,6 @@ class Participant:
     verdicts: dict[str, dict]
     link: str
     dates: str
-
-    def is_refaced(self, image: str) -> bool:
-        """Whether the shared image is the refaced one."""
-        return is_anatomical(image) and self.verdicts[image]["verdict"] != SKIPPED
 
     def row(self, file: str, action: Callable[[], str], status: str = "", reason: str = "") -> Row:
         """Do what brings a file there, and tell what became of it."""
@@ -100,11 +95,8 @@ def _data(one: Participant, name: str) -> tuple:
     """How a file of data is written, the status it gets, and a reason."""
     source, target = one.root / name, one.out / name
     if is_anatomical(name):
-        verdict = one.verdicts[name]
-        if one.is_refaced(name):
-            source = one.derivative / outputs_of(name).image
-            return partial(rawfiles.put_image, source, target, one.link), REFACED, verdict["verdict"]
-        return partial(rawfiles.put_image, source, target, one.link), NO_FACE, verdict["reason"]
+        refaced = one.derivative / outputs_of(name).image
+        return partial(rawfiles.put_image, refaced, target, one.link), REFACED, one.verdicts[name]["verdict"]
     if is_image(name):
         told = one.verdicts.get(name, {}).get("reason", "")
         return partial(rawfiles.put_image, source, target, one.link), KEPT_FACE, told
@@ -164,7 +156,7 @@ def _sidecars(one: Participant, described: list[str]) -> list[Row]:
     """JSON files that describe what is shared; those of refaced images say what was done to them."""
     sidecars = [name for name in one.files if name.endswith(".json") and _describes(name, described)]
     told: dict[str, dict] = {}
-    for image in filter(one.is_refaced, described):
+    for image in filter(is_anatomical, described):
         made = read_sidecar(one.derivative / outputs_of(image).image_sidecar)
         method = {name: made[name] for name in DEIDENTIFICATION if name in made}
         if method:

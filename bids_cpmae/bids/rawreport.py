@@ -12,13 +12,10 @@ from bids_cpmae.bids.verdicts import LOGS
 TABLE = "desc-sharing_files"
 MISSING = "n/a"
 COLUMNS = ("participant_id", "file", "status", "count", "reason")
-REFACED, KEPT_FACE, NO_FACE, LEFT_OUT, WITHDRAWN = (
-    "refaced", "not defaced", "nothing to replace", "left out", "participant left out",
-)  # fmt: skip
+REFACED, KEPT_FACE, LEFT_OUT, WITHDRAWN = "refaced", "not defaced", "left out", "participant left out"
 LEVELS = {
     REFACED: "the de-identified image, at the original's name",
     KEPT_FACE: "an image that is not anatomical, copied with a clean header; look whether a face can be seen in it",
-    NO_FACE: "the original image with a clean header: the verdict says that no face is in it",
     "copied": "as it is in the input",
     "cleaned": "without what could identify somebody",
     "written": "made for this dataset",
