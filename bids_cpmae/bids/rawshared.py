@@ -14,7 +14,7 @@ from pathlib import Path
 from bids_cpmae import __version__
 from bids_cpmae.bids import rawfiles
 from bids_cpmae.bids.atomic import PARTIAL, write_json
-from bids_cpmae.bids.dataset import RAW, check_output
+from bids_cpmae.bids.dataset import DESCRIPTION, RAW, check_output
 from bids_cpmae.bids.leaks import read_text
 from bids_cpmae.bids.privacy.names import OF_PEOPLE, identifying
 from bids_cpmae.bids.privacy.sidecars import DATASET, clean_json
@@ -42,13 +42,13 @@ def start_raw(bids_dir: Path, out: Path) -> None:
     OutputError
         When ``out`` is, holds or lies in the input, or holds a dataset that this software has not written.
     """
-    if not read_sidecar(bids_dir / "dataset_description.json"):
+    if not read_sidecar(bids_dir / DESCRIPTION):
         raise InputError(f"{bids_dir}: no dataset_description.json; give the root of a BIDS dataset", ExitCode.NO_INPUT)
     source, target = bids_dir.resolve(), out.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise OutputError(f"{out}: is, holds or lies inside the input; give another folder")
     check_output(out, RAW)
-    write_json(out / "dataset_description.json", raw_description(bids_dir))
+    write_json(out / DESCRIPTION, raw_description(bids_dir))
 
 
 def raw_description(bids_dir: Path) -> dict:
@@ -57,7 +57,7 @@ def raw_description(bids_dir: Path) -> dict:
     DOI and version are the input's own: they go to ``SourceDatasets``, and this dataset gets new ones when it is
     published.
     """
-    raw = read_sidecar(bids_dir / "dataset_description.json")
+    raw = read_sidecar(bids_dir / DESCRIPTION)
     cleaned, _ = clean_json(raw, DATASET)
     kept = {name: value for name, value in cleaned.items() if name not in ("DatasetDOI", "DatasetVersion")}
     made = [one for one in _list(kept.get("GeneratedBy")) if one.get("Name") != NAME]
@@ -95,7 +95,7 @@ def write_shared(raw: Raw, out: Path, link: str) -> list[Row]:
     """Write the files that belong to nobody alone, for the participants that ``out`` holds now."""
     there = {path.name for path in out.glob("sub-*") if path.is_dir()}
     data = [path.relative_to(out).as_posix() for name in sorted(there) for path in _files(out / name)]
-    rows = [Row("dataset_description.json", "written")]
+    rows = [Row(DESCRIPTION, "written")]
     tables = [name for name in raw.shared if name.endswith(".tsv") and not name.startswith("stimuli/")]
     columns: dict[str, set[str]] = {}
     others = [name for name in raw.shared if name not in tables and name.split(".")[0] not in

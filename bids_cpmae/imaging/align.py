@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,11 +59,14 @@ class HeadFrame:
 
     def to_model(self, volume: np.ndarray) -> np.ndarray:
         """Values of the scan (256, 256, 256), in head space, as the model may see them: float32, 0 to 1."""
-        return _around_brain(np.clip(volume / np.float32(self.scale), 0, None), self.tone, Tone.to_model).clip(0, 1)
+        unit = volume / np.float32(self.scale)
+        if not self.tone.plain:
+            unit = np.where(load_template().fine(BRAIN_BIT), unit, self.tone.to_model(unit))
+        return np.clip(unit, 0, 1)
 
     def from_model(self, head: np.ndarray) -> np.ndarray:
         """A head (256, 256, 256), float32, 0 to 1, as the scan shows it; ``scale`` is still to be multiplied."""
-        return _around_brain(head, self.tone, Tone.to_scan)
+        return head if self.tone.plain else np.where(load_template().fine(BRAIN_BIT), head, self.tone.to_scan(head))
 
     def save(self, path: Path) -> Path:
         """Write everything to one ``.npz``."""
@@ -150,13 +152,6 @@ def seen_tone(volume: np.ndarray, blank: np.ndarray, template: Template) -> Tone
     near, deep = distance_in(~hidden, SPACING), distance_in(template.mask(HEAD_BIT), SPACING)
     around = (near > SPACING) & (near < TONE_RING_MM) & (deep < TONE_DEPTH_MM) & (scan > 0) & (drawn > TONE_TISSUE)
     return Tone.seen(scan, drawn, around & ~template.mask(BRAIN_BIT))
-
-
-def _around_brain(volume: np.ndarray, tone: Tone, change: Callable[[Tone, np.ndarray], np.ndarray]) -> np.ndarray:
-    """A head (256, 256, 256) with the values outside its brain changed by a tone, if that is not plain."""
-    if tone.plain:
-        return volume
-    return np.where(load_template().fine(BRAIN_BIT), volume, change(tone, volume))
 
 
 def stand_in(frame: HeadFrame) -> HeadFrame:
