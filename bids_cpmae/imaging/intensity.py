@@ -14,7 +14,7 @@ BRAIN_LEVEL = 0.5
 # what noise without signal hardly reaches, in units of its darkest twentieth; but no more than this of the brightest
 NOISE_TOP, MOST_NOISE = 11.0, 0.3
 # how bright tissue around a brain is, from muscle to fat, and by which factors (their logarithms) it is not as the
-# portrait's: half of heads on the first scanner differ by 0.06, on the others by 0.3 to 1.1
+# portrait's: of heads of six scanners, those of two differed by up to 0.13, the others by 0.5 to 1.2
 TONES, TONE_DIFFERS, LEAST_TONES = (50, 75, 90, 95), (0.2, 0.35), 1000
 
 
