@@ -1,5 +1,7 @@
 """Training pieces: contrasts, crops, the loop that resumes, masks of a step."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -221,7 +223,10 @@ def test_all_networks_are_trained_on(device, face_bank, drawn, tmp_path, monkeyp
     skull, brain = parts.values()
     codes = tokens.build(face_bank, drawn, tmp_path / "codes", tokens.Encoders.load(skull, brain, device), variants=1)
     model = mae.build_and_train(codes, tmp_path / "mae", skull, brain, steps=3, batch=2, rate=1e-3, device=device,
-                                workers=1)  # fmt: skip
+                                held_out=codes)  # fmt: skip
+    with open(tmp_path / "mae" / "held-out.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["step"] == "3" and 0 < float(row["loss"]) < 100 and float(row["of_sketch"]) > 0
     before = skull.decoder.layers[-1].weight.detach().clone()
     refined = refine.refine(drawn, codes, tmp_path / "decoder", model.eval(), skull, brain, steps=3, batch=1,
                             device=device, workers=1)  # fmt: skip

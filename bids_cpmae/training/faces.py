@@ -2,7 +2,8 @@
 
 For each head and its mirror image: the face is blanked by one of a few masks, which waver as registration does, and the
 portrait in that head's own shape is fitted into the hole and lit, as `bids_cpmae.model.cpmae` does it with a drawn
-identity. In variants of a head what lies under the mask is deformed into a face nobody has, and the sketch with it.
+identity. Every second variant of a head has what lies under the mask deformed into a face nobody has, and the sketch
+with it.
 """
 
 from __future__ import annotations
@@ -94,11 +95,16 @@ def head(path: Path, turn: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Face:
-    """One head with a mask: ``path``, ``turn`` (1, or -1 for the mirror image) and ``variant`` (0 = undeformed)."""
+    """One head with a mask: ``path``, ``turn`` (1, or -1 for the mirror image) and ``variant``, deformed if odd."""
 
     path: Path
     turn: int
     variant: int
+
+    @property
+    def deformed(self) -> bool:
+        """Whether the face is one that nobody has."""
+        return self.variant % 2 == 1
 
     @property
     def name(self) -> str:
@@ -113,12 +119,12 @@ class Face:
         rng = np.random.default_rng([self.variant, self.turn > 0, *self.path.stem.encode()])
         volume, shape = head(self.path, self.turn)
         # a deformed face is deformed all over, and its mask covers all of that
-        fit = [number for number in range(MASKS) if not self.variant or len(_regions(number)) == 2]
+        fit = [number for number in range(MASKS) if not self.deformed or len(_regions(number)) == 2]
         number = int(rng.choice(fit))
         blank, brain = mask(number), shipped_anatomy().brain
         around = voxel_box(code_box(masked_codes(number)[0], SKETCH_HALO))
         true = volume[around]
-        if self.variant:
+        if self.deformed:
             randomly = random_bend(rng)
             true, shape = bend(volume, randomly, shares("face"), around)[around], joined(randomly, shape)
         drawn = bend(portrait, shape, shares("face"), around)[around]

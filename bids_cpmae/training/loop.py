@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 import os
@@ -15,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 CHECKPOINT_SECONDS = 120
-REPORT_STEPS = 25
+REPORT_STEPS, CHECK_STEPS = 25, 250
 SPIKE = 6.0
 
 
@@ -49,6 +50,7 @@ def train(
     device: str = "cpu",
     average: float = 0.0,
     workers: int = 0,
+    check: Callable[[Any], dict[str, float]] | None = None,
 ) -> nn.Module:
     """Train ``model`` until ``steps``, going on from the checkpoint in ``out`` if there is one.
 
@@ -69,6 +71,9 @@ def train(
         Decay of the moving average of the weights that is returned; 0 returns the last weights.
     workers : int
         Processes that draw batches ahead; 0 draws them in this one, on its device.
+    check : callable, optional
+        What the averaged weights achieve on data that is not learned from, by name: written to ``held-out.csv`` every
+        `CHECK_STEPS` steps and at the end.
 
     Returns
     -------
@@ -112,6 +117,12 @@ def train(
         if (step + 1) % REPORT_STEPS == 0:
             _report(out / "losses.csv", step + 1, steps, sums, (time.monotonic() - began) / (step + 1 - first))
             sums = {}
+        if check and ((step + 1) % CHECK_STEPS == 0 or step + 1 == steps):
+            averaged = copy.deepcopy(model)
+            averaged.load_state_dict(mean)
+            found = check(averaged)
+            print("held out: " + _line(found), flush=True)
+            _write_row(out / "held-out.csv", step + 1, found)
         if time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == steps:
             partial = checkpoint.with_suffix(".partial")
             torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "mean": mean,
@@ -123,12 +134,19 @@ def train(
 
 
 def _report(path: Path, step: int, steps: int, values: dict[str, torch.Tensor], seconds: float) -> None:
-    fresh, values = not path.exists(), {name: float(value) for name, value in values.items()}
+    _write_row(path, step, values)
+    left = (steps - step) * seconds / 60
+    print(f"step {step}/{steps}  {_line(values)}  {seconds:.2f} s/step  {left:.0f} min left", flush=True)
+
+
+def _line(values: dict) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def _write_row(path: Path, step: int, values: dict) -> None:
+    fresh = not path.exists()
     with open(path, "a", newline="") as file:
         writer = csv.writer(file)
         if fresh:
             writer.writerow(["step", *values])
-        writer.writerow([step, *(f"{value:.5g}" for value in values.values())])
-    line = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-    left = (steps - step) * seconds / 60
-    print(f"step {step}/{steps}  {line}  {seconds:.2f} s/step  {left:.0f} min left", flush=True)
+        writer.writerow([step, *(f"{float(value):.5g}" for value in values.values())])

@@ -35,17 +35,15 @@ class TokenBank:
 
     folder: Path
     batch: int
+    device: str = "cpu"
     faces: dict[int, list[dict]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path in sorted(Path(self.folder).glob("*.npz")):
-            with np.load(path) as stored:
-                face = {name: stored[name] for name in stored.files}
-            self.faces.setdefault(int(face["mask"]), []).append(face)
+            number, codes = read_codes(path, self.device)
+            self.faces.setdefault(number, []).append(codes)
         if not self.faces:
             raise FileNotFoundError(f"no encoded faces in {self.folder}; run the encoding first")
-        for number in self.faces:  # once, before workers are forked
-            places_of(number)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Places and code groups of one training step; everything follows from ``step``."""
@@ -59,27 +57,41 @@ class TokenBank:
         return counts / counts.sum()
 
 
+def read_codes(path: Path, device: str | torch.device = "cpu") -> tuple[int, dict[str, Tensor]]:
+    """An encoded face: its mask's number, and ``true``, ``mixed`` and ``brain`` codes in groups (4096, 8, levels)."""
+    with np.load(path) as stored:
+        codes = {name: torch.from_numpy(stored[name]) for name in ("true", "mixed", "brain")}
+        return int(stored["mask"]), {name: group(part[None])[0].to(device) for name, part in codes.items()}
+
+
 @cache
 def places_of(number: int) -> Places:
     """The places that a mask hides and those around them, see `bids_cpmae.training.faces.mask`."""
     return Places.of(masked_codes(number)[1], shipped_anatomy())
 
 
-def batch_of(some: list[dict], number: int, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
+def batch_of(
+    some: list[dict[str, Tensor]], number: int, rng: np.random.Generator | None = None
+) -> dict[str, Tensor]:  # fmt: skip
     """A batch of faces that share the mask ``number``; as the app sees them where no ``rng`` is given."""
     places = places_of(number)
-    true, mixed, brain = (_stack(face[name] for face in some) for name in ("true", "mixed", "brain"))
     skull_at, brain_at = places.skull, places.brain
     shown = torch.zeros(len(some), *places.target_known.shape, dtype=torch.bool)
     if rng is not None:
         skull_at, brain_at = _some(skull_at, rng), _some(brain_at, rng)
         shown = _shown(len(some), places, rng)
-    target = torch.from_numpy(places.target)
+    device = some[0]["true"].device
+    skull_at, brain_at, target, known, shown = (
+        torch.as_tensor(part).to(device) for part in (skull_at, brain_at, places.target, places.target_known, shown)
+    )
+
+    def groups(name: str, at: Tensor) -> Tensor:
+        return torch.stack([face[name][at] for face in some]).long()
+
     return {
-        "brain": group(brain)[:, brain_at], "brain_at": torch.from_numpy(brain_at),
-        "skull": group(mixed)[:, skull_at], "skull_at": torch.from_numpy(skull_at),
-        "true": group(true)[:, target], "mixed": group(mixed)[:, target], "target_at": target,
-        "known": torch.from_numpy(places.target_known), "shown": shown,
+        "brain": groups("brain", brain_at), "brain_at": brain_at, "skull": groups("mixed", skull_at),
+        "skull_at": skull_at, "true": groups("true", target), "mixed": groups("mixed", target), "target_at": target,
+        "known": known, "shown": shown,
     }  # fmt: skip
 
 
@@ -96,10 +108,6 @@ def _shown(batch: int, places: Places, rng: np.random.Generator) -> Tensor:
         return torch.from_numpy(group_cells(~block)[places.target]).expand(batch, -1, -1)
     ratio = rng.uniform(0, 0.9) if how == "scattered" else 0.0
     return torch.from_numpy(rng.random((batch, count, CODES_PER_GROUP)) < ratio)
-
-
-def _stack(codes) -> Tensor:
-    return torch.from_numpy(np.stack(list(codes))).long()
 
 
 def _some(index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -142,30 +150,41 @@ def forward_loss(
     return {"loss": error(predicted), "of_sketch": error(skull.lookup(batch["mixed"])), "of_average": error(average)}
 
 
+@torch.no_grad()
+def held_out_losses(
+    model: MaskedAutoencoder, skull: ResidualCodebook, brain: ResidualCodebook, bank: TokenBank
+) -> dict[str, float]:
+    """Mean losses of `forward_loss` over faces that were not learned from, as the app sees them."""
+    every = [
+        forward_loss(model, skull, brain, batch_of([face], number))
+        for number, some in sorted(bank.faces.items()) for face in some
+    ]  # fmt: skip
+    return {name: float(torch.stack([losses[name] for losses in every]).mean()) for name in every[0]}
+
+
 def build_and_train(
     codes: Path, out: Path, skull: VQVAE, brain: VQVAE, *, steps: int, batch: int, rate: float, device: str = "cpu",
-    workers: int = 0,
-) -> MaskedAutoencoder:
-    """Train the masked autoencoder; saved as ``out/weights.pt``."""
+    held_out: Path | None = None,
+) -> MaskedAutoencoder:  # fmt: skip
+    """Train the masked autoencoder; saved as ``out/weights.pt``. ``held_out`` are codes to be found, not learned."""
     torch.manual_seed(0)
-    bank = TokenBank(codes, batch)
+    bank = TokenBank(codes, batch, device)
+    others = TokenBank(held_out, 1, device) if held_out else None
     model = MaskedAutoencoder(MAEConfig(code_dim=skull.config.code_dim, brain_dim=brain.config.code_dim)).to(device)
     skull, brain = skull.to(device), brain.to(device)
     set_averages(model, skull.codebook, bank)
 
     def losses(step: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         with in_bfloat16(torch.device(device)):
-            return forward_loss(model, skull.codebook, brain.codebook, on_device(batch, device))
+            return forward_loss(model, skull.codebook, brain.codebook, batch)
+
+    def check(averaged: MaskedAutoencoder) -> dict[str, float]:
+        return held_out_losses(averaged, skull.codebook, brain.codebook, others)
 
     model = train(model, losses, batches=bank, out=out, steps=steps, peak_rate=rate, device=device, average=0.998,
-                  workers=workers)  # fmt: skip
+                  check=check if others else None)  # fmt: skip
     torch.save({"config": model.config.as_dict(), "state": model.state_dict()}, out / "weights.pt")
     return model
-
-
-def on_device(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
-    """All tensors of a batch there."""
-    return {name: value.to(device) for name, value in batch.items()}
 
 
 @torch.no_grad()
@@ -175,7 +194,7 @@ def set_averages(model: MaskedAutoencoder, book: ResidualCodebook, bank: TokenBa
     for average, name in ((model.average, "true"), (model.average_sketch, "mixed")):
         total = torch.zeros_like(average)
         for face in everyone:
-            total += book.lookup(group(torch.from_numpy(face[name]).long()[None].to(total.device)))[0].flatten(1)
+            total += book.lookup(face[name].long()).flatten(1)
         average.copy_(total / len(everyone))
 
 
@@ -191,19 +210,25 @@ def load_vqvae(path: Path) -> VQVAE:
 def from_heads(
     bank: Bank, out: Path, skull: VQVAE, brain: VQVAE, *, steps: int, refine_steps: int, weights: Path,
     variants: int = VARIANTS, batch: int = 6, rate: float = 6e-4, device: str = "cpu", workers: int = WORKERS,
-) -> Path:
+    held_out: Bank | None = None,
+) -> Path:  # fmt: skip
     """Fit identities, draw and encode faces, train the masked autoencoder, refine the decoder, join the weights."""
     from bids_cpmae.model.weights import save_weights
     from bids_cpmae.training.refine import refine
 
     identity = fit_identity(bank)
-    drawn = faces.build(bank, out / "faces", identity.portrait, variants=variants, workers=workers)
-    codes = tokens.build(bank, drawn, out / "codes", tokens.Encoders.load(skull, brain, device), variants=variants)
-    feeders = workers if device != "cpu" else 0
+    encoders = tokens.Encoders.load(skull, brain, device)
+
+    def encoded(bank: Bank, folder: Path, variants: int) -> tuple[Path, Path]:
+        drawn = faces.build(bank, folder / "faces", identity.portrait, variants=variants, workers=workers)
+        return drawn, tokens.build(bank, drawn, folder / "codes", encoders, variants=variants)
+
+    drawn, codes = encoded(bank, out, variants)
+    others = encoded(held_out, out / "held-out", 0)[1] if held_out else None
     model = build_and_train(codes, out, skull, brain, steps=steps, batch=batch, rate=rate, device=device,
-                            workers=feeders)  # fmt: skip
+                            held_out=others)  # fmt: skip
     skull = refine(drawn, codes, out / "decoder", model.eval(), skull, brain, steps=refine_steps, device=device,
-                   workers=feeders)  # fmt: skip
+                   workers=workers if device != "cpu" else 0)  # fmt: skip
     return save_weights(weights, skull, brain, model, identity)
 
 
@@ -219,6 +244,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--variants", type=int, default=VARIANTS, help="deformed faces a head (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    parser.add_argument("--held-out", type=Path, metavar="BANK",
+                        help="heads not to be learned from; how well their codes are found is printed meanwhile")
     parser.add_argument("--workers", type=int, default=WORKERS, help="processes that draw (default: %(default)s)")
 
 
@@ -228,7 +255,7 @@ def main(args: argparse.Namespace) -> int:
     path = from_heads(
         Bank.open(args.bank), args.out, skull, brain, steps=args.steps, refine_steps=args.refine_steps,
         weights=args.out / "weights.safetensors", variants=args.variants, batch=args.batch, rate=args.rate,
-        device=args.device, workers=args.workers,
+        device=args.device, workers=args.workers, held_out=Bank.open(args.held_out) if args.held_out else None,
     )  # fmt: skip
     print(f"weights written to {path}")
     return 0

@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from bids_cpmae.model.cpmae import in_bfloat16, voxel_box
-from bids_cpmae.model.mae import MaskedAutoencoder, group, ungroup
+from bids_cpmae.model.mae import MaskedAutoencoder, ungroup
 from bids_cpmae.model.regions import cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE, pixel_unshuffle3d
 from bids_cpmae.model.weights import shipped_anatomy
 from bids_cpmae.training.faces import masked_codes
 from bids_cpmae.training.loop import train
-from bids_cpmae.training.mae import batch_of, on_device, predict
+from bids_cpmae.training.mae import batch_of, predict, read_codes
 from bids_cpmae.training.vqvae import EDGE, SQUARE, reconstruction_loss
 
 # of a face's name: turned as it is, and not deformed
@@ -95,15 +95,13 @@ class Refiner(nn.Module):
 
 @torch.no_grad()
 def predicted_vectors(
-    face: dict, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE
+    face: dict[str, Tensor], number: int, mae: MaskedAutoencoder, skull: VQVAE, brain: VQVAE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Code vectors (32, 32, 32, dim), float16, of an encoded face: predicted as the app would, and true."""
     book = skull.codebook
-    device = mae.place.device
-    batch = on_device(batch_of([face], int(face["mask"])), device)
+    batch = batch_of([face], number)
     found, known = predict(mae, book, brain.codebook, batch)
-    groups = (group(torch.from_numpy(face[name]).long()[None].to(device)) for name in ("mixed", "true"))
-    mixed, true = (book.lookup(part) for part in groups)
+    mixed, true = (book.lookup(face[name][None].long()) for name in ("mixed", "true"))
     at = batch["target_at"]
     mixed[:, at] = torch.where(known[..., None], mixed[:, at], found.float())
     return tuple(ungroup(vectors, mae.config.side)[0].cpu().numpy().astype(np.float16) for vectors in (mixed, true))
@@ -135,11 +133,12 @@ def refine(
     """Train the decoder of ``skull`` further, on predicted and on true codes of people's own faces by turns."""
     outside, some = ~shipped_anatomy().brain, []
     for path in sorted(Path(codes).glob(f"*_T1w{OWN_FACE}.npz")):
-        with np.load(path) as encoded, np.load(Path(faces) / path.name) as drawn:
-            pair = predicted_vectors({name: encoded[name] for name in encoded.files}, mae, skull, brain)
+        number, encoded = read_codes(path, device)
+        pair = predicted_vectors(encoded, number, mae, skull, brain)
+        with np.load(Path(faces) / path.name) as drawn:
             corner = drawn["corner"] // STRIDE
             box = tuple(slice(c, c + n // STRIDE) for c, n in zip(corner, drawn["true"].shape))
-            near = np.argwhere(_near(masked_codes(int(encoded["mask"]))[1])[box])
+            near = np.argwhere(_near(masked_codes(number)[1])[box])
             some.append((*(vectors[box] for vectors in pair), drawn["true"], outside[voxel_box(box)], near))
     for part in (skull.encoder, skull.codebook):
         part.requires_grad_(False)
