@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from bids_cpmae.model.identity import bend, portrait_voxels
@@ -192,6 +193,20 @@ def test_a_drawn_face_is_the_head_and_under_the_mask_a_sketch(face_bank):
     assert np.array_equal(again["mixed"], drawn["mixed"]) and not np.array_equal(again["true"], drawn["true"])
 
 
+def test_variants_of_a_head_are_seen_by_other_scanners(face_bank):
+    """Two of one head differ in light and noise and in nothing else; the same variant is always the same."""
+    own, one, other = (Face(face_bank.scans[0], 1, variant).head()[0] for variant in (0, 2, 4))
+    assert np.array_equal(own, np.load(face_bank.scans[0]).astype(np.float32) / 255)
+    assert np.array_equal(one, Face(face_bank.scans[0], 1, 2).head()[0]) and not np.array_equal(one, other)
+    tissue = own > 0.3
+    for seen in (one, other):
+        assert 0 <= seen.min() and seen.max() <= 1 and seen[own == 0].mean() < 0.05
+        ratio = np.log(gaussian_filter(seen, 3)[tissue] / gaussian_filter(own, 3)[tissue])
+        assert 0.03 < ratio.std() < 0.8  # light
+        shapes = np.corrcoef(*((volume - gaussian_filter(volume, 8))[tissue] for volume in (seen, own)))[0, 1]
+        assert shapes > 0.75
+
+
 SMALL = VQVAEConfig((4, 4, 4), (0, 1, 1), (0, 1, 1), codes=64, code_dim=4, levels=2)
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -254,10 +269,13 @@ def test_faces_are_encoded_and_batches_hide_what_is_to_be_learned(face_bank, dra
     names = [f"a_T1w_{face}.npz" for face in ("+1_0", "+1_1", "-1_0")]
     assert sorted(path.name for path in codes.iterdir()) == names
     with np.load(drawn / names[1]) as face, np.load(codes / names[1]) as encoded:
-        volume = np.load(face_bank.scans[0]).astype(np.float32) / 255
+        volume, _ = Face(face_bank.scans[0], 1, 1).head()
         volume[tuple(slice(c, c + n) for c, n in zip(face["corner"], face["mixed"].shape))] = face["mixed"] / 255
         assert np.array_equal(encoded["mixed"], encoders.codes(skull, volume, ~encoders.inside))
         assert (encoded["true"] != encoded["mixed"]).any(-1)[masked_codes(int(face["mask"]))[1]].any()
+    with np.load(codes / names[0]) as encoded:
+        volume = np.load(face_bank.scans[0]).astype(np.float32) / 255
+        assert np.array_equal(encoded["true"], encoders.codes(skull, volume, ~encoders.inside))
     bank = TokenBank(codes, batch=2)
     model = MaskedAutoencoder(MAEConfig(32, 2, 1, 1, SMALL.code_dim, SMALL.code_dim))
     for step in range(30):

@@ -2,8 +2,8 @@
 
 For each head and its mirror image: the face is blanked by one of a few masks, which waver as registration does, and the
 portrait in that head's own shape is fitted into the hole and lit, as `bids_cpmae.model.cpmae` does it with a drawn
-identity. Every second variant of a head has what lies under the mask deformed into a face nobody has, and the sketch
-with it.
+identity. Variants of a head look as if another scanner had seen it, and in every second one what lies under the mask is
+deformed into a face nobody has, and the sketch with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy.ndimage import zoom
 from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.facemask import signed_distance
-from bids_cpmae.imaging.headspace import head_affine, head_shape
+from bids_cpmae.imaging.headspace import grid_points, head_affine, head_shape
 from bids_cpmae.imaging.resample import resample, sample_points
 from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
 from bids_cpmae.model.cpmae import SKETCH_HALO, code_box, fitted, voxel_box
@@ -32,6 +32,9 @@ from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.shapes import mirrored, read_shape, volume_of
 
 WAVER_MM = 2.0
+# another scanner: gain, fat against brain, logarithm of light, dark below a height in mm, noise; the brain lies at 0.5
+GAIN, BRIGHTNESS, LIGHT, NOISE = (0.85, 1.15), (-0.25, 0.25), 0.2, (0.0, 0.02)
+DARK_ODDS, DARK, DARK_FROM_MM, DARK_OVER_MM = 0.5, (0.2, 0.8), (-90.0, -20.0), 70.0
 BENDS = ((5, 5.0), (9, 2.5))
 MASKS = 24
 # what the masks blank: the app's default mostly
@@ -93,6 +96,23 @@ def head(path: Path, turn: int) -> tuple[np.ndarray, np.ndarray]:
     return (volume, shape) if turn > 0 else (np.ascontiguousarray(volume[::-1]), mirrored(shape))
 
 
+def scanned_elsewhere(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A head (256, 256, 256), 0 to 1, as another scanner might show it.
+
+    Its gain, its fat against its brain, the light of its coils, which may leave chin and neck in the dark, its noise.
+    """
+    bright = 1 + rng.uniform(*BRIGHTNESS) * np.clip(2 * volume - 1, 0, 1)
+    light = smooth_field(LIGHT * rng.standard_normal((4, 4, 4)), volume.shape)
+    height = grid_points(head_affine(), (1, 1, volume.shape[2]))[..., 2].astype(np.float32)
+    depth = np.clip((rng.uniform(*DARK_FROM_MM) - height) / DARK_OVER_MM, 0, 1)
+    dark = 1 - (rng.random() < DARK_ODDS) * rng.uniform(*DARK) * depth**2 * (3 - 2 * depth)
+    volume = volume * bright * np.exp(light) * dark * rng.uniform(*GAIN)
+    sigma = rng.uniform(*NOISE)
+    noise = (sigma * rng.standard_normal(volume.shape, np.float32) for _ in range(2))
+    seen = np.clip(np.hypot(volume + next(noise), next(noise)), 0, 1)
+    return np.rint(255 * seen).astype(np.float32) / 255  # as heads are stored
+
+
 @dataclass(frozen=True)
 class Face:
     """One head with a mask: ``path``, ``turn`` (1, or -1 for the mirror image) and ``variant``, deformed if odd."""
@@ -106,6 +126,14 @@ class Face:
         """Whether the face is one that nobody has."""
         return self.variant % 2 == 1
 
+    def head(self) -> tuple[np.ndarray, np.ndarray]:
+        """The head that the face belongs to, (256, 256, 256), 0 to 1, and its shape, see `head`."""
+        volume, shape = head(self.path, self.turn)
+        return (scanned_elsewhere(volume, self._rng("scanner")) if self.variant else volume), shape
+
+    def _rng(self, what: str) -> np.random.Generator:
+        return np.random.default_rng([self.variant, self.turn > 0, *self.path.stem.encode(), *what.encode()])
+
     @property
     def name(self) -> str:
         """File name without its ending."""
@@ -116,8 +144,8 @@ class Face:
 
         ``true`` is the head itself, ``mixed`` has the sketch where the mask is.
         """
-        rng = np.random.default_rng([self.variant, self.turn > 0, *self.path.stem.encode()])
-        volume, shape = head(self.path, self.turn)
+        rng = self._rng("")
+        volume, shape = self.head()
         # a deformed face is deformed all over, and its mask covers all of that
         fit = [number for number in range(MASKS) if not self.deformed or len(_regions(number)) == 2]
         number = int(rng.choice(fit))

@@ -26,7 +26,7 @@ from bids_cpmae.training.shapes import fit_identity
 SHOWN, SHOWN_ODDS = ("none", "scattered", "around a block"), (0.65, 0.2, 0.15)
 CONTEXT_MOST = 256
 REFINE_STEPS = 400
-VARIANTS, WORKERS = 1, 2
+VARIANTS, WORKERS = 2, 2
 
 
 @dataclass
@@ -209,7 +209,7 @@ def load_vqvae(path: Path) -> VQVAE:
 
 def from_heads(
     bank: Bank, out: Path, skull: VQVAE, brain: VQVAE, *, steps: int, refine_steps: int, weights: Path,
-    variants: int = VARIANTS, batch: int = 6, rate: float = 6e-4, device: str = "cpu", workers: int = WORKERS,
+    variants: int = VARIANTS, batch: int = 6, rate: float = 4e-4, device: str = "cpu", workers: int = WORKERS,
     held_out: Bank | None = None,
 ) -> Path:  # fmt: skip
     """Fit identities, draw and encode faces, train the masked autoencoder, refine the decoder, join the weights."""
@@ -241,8 +241,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=1500, help="default: %(default)s")
     parser.add_argument("--refine-steps", type=int, default=REFINE_STEPS, help="of the decoder (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=6, help="faces a step (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--variants", type=int, default=VARIANTS, help="deformed faces a head (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=4e-4, help="peak learning rate (default: %(default)s)")
+    parser.add_argument("--variants", type=int, default=VARIANTS, help="times that a head is drawn beside as it is (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--held-out", type=Path, metavar="BANK",
                         help="heads not to be learned from; how well their codes are found is printed meanwhile")

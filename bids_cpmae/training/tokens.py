@@ -14,7 +14,7 @@ from bids_cpmae.model.cpmae import code_box, encode_box
 from bids_cpmae.model.regions import cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE
 from bids_cpmae.training.bank import Bank
-from bids_cpmae.training.faces import Face, faces_of, head, masked_codes
+from bids_cpmae.training.faces import Face, faces_of, masked_codes
 
 # in codes: the encoder sees four to each side, so far a changed face changes them, and from twice as far they follow
 NEAR, WIDE = 4, 8
@@ -46,14 +46,16 @@ class Encoders:
         brain[box] = self.codes(self.brain, volume, self.inside, box)
         return self.codes(self.skull, volume, ~self.inside), brain
 
-    def face(self, full: np.ndarray, volume: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Codes of a drawn face, see `bids_cpmae.training.faces`, in a head with the codes ``full``."""
+    def face(self, face: Face, drawn: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Codes of a drawn face, see `bids_cpmae.training.faces`, and of the head it belongs to."""
+        volume, _ = face.head()
+        full, brain = self.whole_head(volume)
         touched, _ = masked_codes(int(drawn["mask"]))
         near, wide = (code_box(touched, halo) for halo in (NEAR, WIDE))
         inner = tuple(slice(n.start - w.start, n.stop - w.start) for n, w in zip(near, wide))
         around = tuple(slice(c, c + n) for c, n in zip(drawn["corner"], drawn["true"].shape))
-        codes = {"mask": drawn["mask"]}
-        for name in ("true", "mixed"):
+        codes = {"mask": drawn["mask"], "brain": brain, "true": full}
+        for name in ("true", "mixed") if face.deformed else ("mixed",):
             changed = volume.copy()
             changed[around] = drawn[name].astype(np.float32) / 255
             codes[name] = full.copy()
@@ -64,20 +66,17 @@ class Encoders:
 def build(bank: Bank, faces: Path, out: Path, encoders: Encoders, *, variants: int) -> Path:
     """Encode the drawn faces of a bank that are in a folder; those already in ``out`` are kept."""
     out.mkdir(parents=True, exist_ok=True)
-    waiting: dict[tuple[Path, int], list[Face]] = {}
-    for face in faces_of(bank, variants):
-        if (faces / f"{face.name}.npz").exists() and not (out / f"{face.name}.npz").exists():
-            waiting.setdefault((face.path, face.turn), []).append(face)
-    for count, ((path, turn), some) in enumerate(waiting.items(), 1):
-        volume, _ = head(path, turn)
-        full, brain = encoders.whole_head(volume)
-        for face in some:
-            with np.load(faces / f"{face.name}.npz") as stored:
-                codes = encoders.face(full, volume, {name: stored[name] for name in stored.files})
-            partial = out / f"{face.name}.{os.getpid()}.partial"
-            with open(partial, "wb") as file:
-                np.savez(file, brain=brain, **codes)
-            os.replace(partial, out / f"{face.name}.npz")
+    waiting = [
+        face for face in faces_of(bank, variants)
+        if (faces / f"{face.name}.npz").exists() and not (out / f"{face.name}.npz").exists()
+    ]  # fmt: skip
+    for count, face in enumerate(waiting, 1):
+        with np.load(faces / f"{face.name}.npz") as stored:
+            codes = encoders.face(face, {name: stored[name] for name in stored.files})
+        partial = out / f"{face.name}.{os.getpid()}.partial"
+        with open(partial, "wb") as file:
+            np.savez(file, **codes)
+        os.replace(partial, out / f"{face.name}.npz")
         if count % 10 == 0:
-            print(f"{count}/{len(waiting)} heads encoded", flush=True)
+            print(f"{count}/{len(waiting)} faces encoded", flush=True)
     return out
