@@ -242,7 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refine-steps", type=int, default=REFINE_STEPS, help="of the decoder (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=6, help="faces a step (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=4e-4, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--variants", type=int, default=VARIANTS, help="times that a head is drawn beside as it is (default: %(default)s)")
+    parser.add_argument("--variants", type=int, default=VARIANTS, help="more faces a head (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--held-out", type=Path, metavar="BANK",
                         help="heads not to be learned from; how well their codes are found is printed meanwhile")
