@@ -35,3 +35,11 @@ def test_far_from_the_ears_nothing_is_taken():
     head, ear, face, brain = head_with_ear()
     away = np.full(face.shape, 99.0, np.float32)
     assert np.array_equal(with_strays(face, brain, away, np.where(head | ear, 100.0, 0.0)), face)
+
+
+def test_a_scalp_over_dark_bone_that_opens_where_the_field_of_view_ends_is_not_taken():
+    x, y, z = np.indices((60, 60, 30))
+    radius = np.sqrt((x - 30) ** 2 + (y - 30) ** 2 + z**2)
+    scan = np.where((radius < 15) | (radius > 20) & (radius < 23), 100.0, 0.0)
+    face, brain = signed_distance((x > 45) & (z < 5), 2.0), signed_distance(radius < 15, 2.0)
+    assert np.array_equal(with_strays(face, brain, face, scan), face)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, label
+from scipy.ndimage import binary_dilation, binary_propagation
 
 from bids_cpmae.errors import SkippedError
 from bids_cpmae.imaging.distance import distance_in
@@ -15,14 +15,16 @@ from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affi
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import downsample, resample
+from bids_cpmae.imaging.skin import air_around
 from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, REGISTRATION_MARGIN_MM, SPACING, load_template
 
 # in head mode the skin over the crown must be new as a whole: it begins some 8 mm from the brain
 BRAIN_MARGIN_MM, HEAD_MARGIN_MM = 8.0, 5.0
 COARSE_MM = 2.0
 FIELD_MM = 4.0
-# tissue outside the mask thinner than twice this many coarse voxels, and this near to an ear, is an ear that stuck out
-STRAY_LEVEL, STRAY_VOXELS, STRAY_REACH_MM = 0.25, 2, 25.0
+# tissue outside the mask that no ball of this radius in the head reaches, and that stands out from what they do reach by
+# so much near an ear, is an ear's; how near, and how far what hangs together with it is followed
+STRAY_LEVEL, STRAY_MM, STRAY_HEIGHT_MM, STRAY_NEAR_MM, STRAY_REACH_MM = 0.25, 6.0, 4.0, 12.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -193,16 +195,12 @@ def with_strays(face: np.ndarray, brain: np.ndarray, ears: np.ndarray, scan: np.
     if not (face < 0).any():
         return face
     tissue = scan > STRAY_LEVEL * np.percentile(scan[scan > 0], 75) if (scan > 0).any() else scan > 0
-    # hollows inside the head are no air around it
-    head = binary_fill_holes(tissue)
-    kept = head & (face > 0)
-    core = binary_opening(kept, iterations=STRAY_VOXELS)
-    parts, count = label(core)
-    if count == 0:
-        return face
-    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-    body = binary_dilation(largest, iterations=STRAY_VOXELS)
-    strays = kept & ~body & (ears < STRAY_REACH_MM) & (brain > BRAIN_MARGIN_MM)
+    # a scalp over dark bone is no thin part that sticks out
+    head = ~air_around(tissue)
+    core = distance_in(~(distance_in(head, COARSE_MM) > STRAY_MM), COARSE_MM) <= STRAY_MM
+    thin = head & ~core & (face > 0) & (ears < STRAY_REACH_MM) & (brain > BRAIN_MARGIN_MM)
+    out = thin & (distance_in(~core, COARSE_MM) >= STRAY_HEIGHT_MM) & (ears < STRAY_NEAR_MM)
+    strays = binary_propagation(out, np.ones((3, 3, 3)), mask=thin)
     if not strays.any():
         return face
     # and the air next to them, so that no halo of theirs stays

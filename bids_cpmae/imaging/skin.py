@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import label
 
 REGIONS = ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears", "neck")
 NOT_FACE = ("ears", "neck")
@@ -69,3 +70,19 @@ def skin_level(data: np.ndarray) -> float:
     """
     level = THRESHOLD_SHARE * otsu_threshold(np.clip(data, 0, np.percentile(data, 98)))
     return level if level > 0 else 0.0
+
+
+def air_around(solid: np.ndarray) -> np.ndarray:
+    """The air around a head (X, Y, Z), bool, of which ``solid`` (X, Y, Z; bool) is what shows as tissue.
+
+    Skull is as dark as air, and thin walls part the two, or none where a field of view ends: only what has no tissue on
+    some side can be air, and of that the largest part is.
+    """
+    enclosed = np.ones(solid.shape, bool)
+    for axis in range(3):
+        enclosed &= np.maximum.accumulate(solid, axis)
+        enclosed &= np.flip(np.maximum.accumulate(np.flip(solid, axis), axis), axis)
+    parts, _ = label(~solid & ~enclosed)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return (parts == sizes.argmax()) & (parts > 0)

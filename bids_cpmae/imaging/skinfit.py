@@ -6,11 +6,12 @@ Worked out on blocks of about 2 mm; the head itself is moved on its own grid.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import gaussian_filter
 
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
 from bids_cpmae.imaging.resample import sample_points
+from bids_cpmae.imaging.skin import air_around
 
 BLOCK_MM = 2.0
 # share of the tissue that parts head from air
@@ -160,17 +161,6 @@ def _moved(
 
 
 def _height(solid: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Distance in mm to the skin: positive in the air around a head, negative inside it, skull and hollows included.
-
-    Skull is as dark as air, and thin walls part the two: only what has no tissue on some side can be air, and of that
-    the largest part is.
-    """
-    enclosed = np.ones(solid.shape, bool)
-    for axis in range(3):
-        enclosed &= np.maximum.accumulate(solid, axis)
-        enclosed &= np.flip(np.maximum.accumulate(np.flip(solid, axis), axis), axis)
-    parts, _ = label(~solid & ~enclosed)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    air = (parts == sizes.argmax()) & (parts > 0)
+    """Distance in mm to the skin: positive in the air around a head, negative inside it, skull and hollows included."""
+    air = air_around(solid)
     return distance_in(air, spacing) - distance_in(~air, spacing)
