@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.distance import distance_in
-from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan, map_grid
+from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan, keeps_brain_alone, map_grid
 from bids_cpmae.imaging.headspace import CoordinateMap, head_affine, head_shape
 from bids_cpmae.imaging.intensity import BRAIN_LEVEL, Tone, unit_scale
 from bids_cpmae.imaging.nifti import SourceImage
@@ -116,9 +116,12 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
     scan = coarse_scan(blanked, source.affine)
     # what is blank looks like air; tissues that look alike bear that, others are led astray by it
     known = None if alike else coarse_scan((~mask).astype(np.float32), source.affine).data > KNOWN
+    # a brain alone must not be laid on a whole head
+    alone = keeps_brain_alone(mask)
+    region = template.core_region() if alone else template.alignment_region()
     with scratch_folder() as folder:
         found = register(
-            template.grid, scan, folder=Path(folder), fixed_mask=template.alignment_region(),
+            template.grid, scan, folder=Path(folder), fixed_mask=region,
             fixed_box=template.head_box(REGISTRATION_MARGIN_MM), moving_mask=known,
             core=template.core_region(), alike=alike, seed=seed,
         )  # fmt: skip
@@ -141,7 +144,9 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
         scale = unit_scale(whole, template)
     except ValueError as error:
         raise ScanError(f"registration to the template failed: {error}") from error
-    frame = HeadFrame(whole, blank, to_scan, to_head, scale, seen_tone(whole / np.float32(scale), blank, template))
+    # nor does it tell how bright the rest would be
+    tone = Tone() if alone else seen_tone(whole / np.float32(scale), blank, template)
+    frame = HeadFrame(whole, blank, to_scan, to_head, scale, tone)
     return replace(frame, volume=frame.to_model(whole))
 
 

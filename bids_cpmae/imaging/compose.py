@@ -19,6 +19,7 @@ from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.air import Background, find_air
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.distance import distance_in
+from bids_cpmae.imaging.facemask import keeps_brain_alone
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
 from bids_cpmae.imaging.filters import gaussian
 from bids_cpmae.imaging.intensity import tissue_level
@@ -28,8 +29,6 @@ from bids_cpmae.imaging.seam import noise_level
 from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
 
 RING_MM = 20.0
-# of every side of the field of view, more than this is masked where a brain alone is kept; it may be cut by one side
-MASKED_SIDE = 0.25
 GAIN_SCALES = {8.0: 1.0, 16.0: 0.1, 40.0: 0.01}
 GAIN_BLOCK_MM = 4.0
 GAIN_LIMITS = (0.4, 2.5)
@@ -132,15 +131,6 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     flat = stored.reshape(source.shape3)
     flat[box][inside] = _as_stored(source, new[inside], flat[~mask], clip=not alone)
     return stored
-
-
-def keeps_brain_alone(mask: np.ndarray) -> bool:
-    """Whether a mask (X, Y, Z) leaves nothing but a brain and a shell around it, as in head mode.
-
-    The back of a head or its top is kept otherwise, and with it one side of the field of view.
-    """
-    sides = [np.take(mask, end, axis).mean() for axis in range(3) for end in (0, -1)]
-    return bool(min(sides) > MASKED_SIDE)
 
 
 def clear_skin(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, REGISTRATION_MARGIN
 BRAIN_MARGIN_MM, HEAD_MARGIN_MM = 8.0, 5.0
 COARSE_MM = 2.0
 FIELD_MM = 4.0
+# of every side of the field of view, more than this is masked where a brain alone is kept; it may be cut by one side
+MASKED_SIDE = 0.25
 # tissue outside the mask that no ball of this radius in the head reaches, and that stands out from what they do reach by
 # so much near an ear, is an ear's; how near, and how far what hangs together with it is followed
 STRAY_LEVEL, STRAY_MM, STRAY_HEIGHT_MM, STRAY_NEAR_MM, STRAY_REACH_MM = 0.25, 6.0, 4.0, 12.0, 25.0
@@ -166,6 +168,15 @@ def carry_face(
         "brain_ml": round(float(inside.sum() * voxel_ml), 1),
     }
     return FaceLocation(mask, inside, measures, to_head)
+
+
+def keeps_brain_alone(mask: np.ndarray) -> bool:
+    """Whether a mask (X, Y, Z) leaves nothing but a brain and a shell around it, as in head mode.
+
+    The back of a head or its top is kept otherwise, and with it one side of the field of view.
+    """
+    sides = [np.take(mask, end, axis).mean() for axis in range(3) for end in (0, -1)]
+    return bool(min(sides) > MASKED_SIDE)
 
 
 @lru_cache(maxsize=2)
