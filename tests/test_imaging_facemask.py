@@ -1,8 +1,10 @@
-"""Thin parts that stick out beside the mask, and what never counts as one."""
+"""What a mask takes: thin parts that stick out beside it and nothing else; and whether it leaves a brain alone."""
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
-from bids_cpmae.imaging.facemask import signed_distance, with_strays
+from bids_cpmae.imaging.facemask import keeps_brain_alone, signed_distance, with_strays
+from bids_cpmae.imaging.template import BRAIN_BIT, load_template
 
 
 def head_with_ear():
@@ -43,3 +45,12 @@ def test_a_scalp_over_dark_bone_that_opens_where_the_field_of_view_ends_is_not_t
     scan = np.where((radius < 15) | (radius > 20) & (radius < 23), 100.0, 0.0)
     face, brain = signed_distance((x > 45) & (z < 5), 2.0), signed_distance(radius < 15, 2.0)
     assert np.array_equal(with_strays(face, brain, face, scan), face)
+
+
+def test_a_mask_that_keeps_a_brain_alone_is_known():
+    template = load_template()
+    brain = template.mask(BRAIN_BIT)
+    for view in (np.s_[:], np.s_[20:110, 10:, 4:90]):
+        assert not keeps_brain_alone(template.replaced_with_air()[view])
+    for view in (np.s_[:], np.s_[:, :, 60:], np.s_[:, :, 70:90]):
+        assert keeps_brain_alone(~binary_dilation(brain, iterations=3)[view])

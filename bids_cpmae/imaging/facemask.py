@@ -24,8 +24,8 @@ COARSE_MM = 2.0
 FIELD_MM = 4.0
 # of every side of the field of view, more than this is masked where a brain alone is kept; it may be cut by one side
 MASKED_SIDE = 0.25
-# tissue outside the mask that no ball of this radius in the head reaches, and that stands out from what they do reach by
-# so much near an ear, is an ear's; how near, and how far what hangs together with it is followed
+# tissue outside the mask that no ball of this radius inside the head reaches, and that stands out from what they reach
+# by so much near an ear, is an ear's; how near, and how far what hangs together with it is followed
 STRAY_LEVEL, STRAY_MM, STRAY_HEIGHT_MM, STRAY_NEAR_MM, STRAY_REACH_MM = 0.25, 6.0, 4.0, 12.0, 25.0
 
 
