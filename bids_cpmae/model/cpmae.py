@@ -45,7 +45,7 @@ class SamplingConfig:
         Share of the nearest codes' vector in what is decoded, the rest being the predicted vector.
     """
 
-    identity_scale: float = 1.06
+    identity_scale: float = 1.12
     snap: float = 0.0
 
 
