@@ -118,12 +118,13 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
     known = None if alike else coarse_scan((~mask).astype(np.float32), source.affine).data > KNOWN
     # a brain alone must not be laid on a whole head
     alone = keeps_brain_alone(mask)
-    region = template.core_region() if alone else template.alignment_region()
+    core = template.core_region()
+    region = core if alone else template.alignment_region()
     with scratch_folder() as folder:
         found = register(
             template.grid, scan, folder=Path(folder), fixed_mask=region,
             fixed_box=template.head_box(REGISTRATION_MARGIN_MM), moving_mask=known,
-            core=template.core_region(), alike=alike, seed=seed,
+            core=core, alike=alike, seed=seed,
         )  # fmt: skip
         to_scan = found.fixed_to_moving(head_affine(int(FIELD_MM)), head_shape(int(FIELD_MM)))
         to_head = found.moving_to_fixed(*map_grid(source))
