@@ -368,11 +368,12 @@ def test_no_memory_killed_workers_and_lost_inputs(worked, judge, undisturbed):
     assert verdicts(out)["01"][0] == "REVIEW"
     assert verdicts(out)["02"][0] == "FAIL" and "memory" in verdicts(out)["02"][1], verdicts(out)["02"]
     assert judge.problems(out) == []
-    # killed, as the kernel does for want of memory; once more, since it is tried once more
+    # killed, as the kernel does for want of memory; since it is tried once more, so is what workers are forked from
     run = Run(worked, hold=moment)
     [worker] = run.held()
     os.kill(worker, signal.SIGKILL)
-    os.kill((set(run.held(2)) - {worker}).pop(), signal.SIGKILL)
+    [again] = set(run.held(2)) - {worker}
+    os.kill(int(open(f"/proc/{again}/stat").read().split()[3]), signal.SIGKILL)
     assert run.end() == 1, run.text
     assert verdicts(out)["01"][0] == "REVIEW"
     assert verdicts(out)["02"][0] == "FAIL" and "memory" in verdicts(out)["02"][1], verdicts(out)["02"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext, suppress
 from functools import partial
 from multiprocessing import get_context
@@ -45,7 +45,7 @@ def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int 
             workers, mp_context=get_context("forkserver"), initializer=_start, initargs=(nprocs // workers,)
         ) as pool:
             try:
-                futures = {pool.submit(write_report, output_dir, label): label for label in labels}
+                futures = {_handed_over(pool, output_dir, label): label for label in labels}
                 written = [_tried(output_dir, futures[future], future.result) for future in as_completed(futures)]
             except KeyboardInterrupt:
                 end_now(pool)
@@ -53,6 +53,16 @@ def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int 
     else:
         written = [_tried(output_dir, label, partial(write_report, output_dir, label)) for label in labels]
     return [*sorted(filter(None, written)), *filter(None, [write_overview(output_dir, refresh=False)])]
+
+
+def _handed_over(pool: ProcessPoolExecutor, output_dir: Path, label: str) -> Future:
+    try:
+        return pool.submit(write_report, output_dir, label)
+    except Exception as error:
+        # no worker can be started
+        future = Future()
+        future.set_exception(error)
+        return future
 
 
 def _start(threads: int) -> None:

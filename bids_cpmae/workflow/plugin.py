@@ -129,30 +129,39 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             # with the worker's own traceback, which says more than nipype's error at looking for results
             lines = [f"{KILLED}\n"] if isinstance(error, BrokenProcessPool) else format_exception(error)
             return {"result": None, "traceback": lines, "taskid": taskid}
-        future = self._hand_over(lambda: self.pool.submit(run_node, node, updatehash, taskid))
+        try:
+            future = self._hand_over(lambda: self.pool.submit(run_node, node, updatehash, taskid))
+        except MemoryError as error:
+            return {"result": None, "traceback": format_exception(error), "taskid": taskid}
         future.add_done_callback(self._async_callback)
         self._task_obj[taskid] = future
         self._jobs[taskid] = (node, updatehash, attempts + 1, self.pool)
         return None
 
     def _hand_over(self, submit):
-        """Submit a job to a pool that works, though a worker be killed at that very moment."""
-        self._renew_pool()
+        """Submit a job to a pool that works, though a worker be killed at that very moment.
+
+        Raises
+        ------
+        MemoryError
+            No worker can be started.
+        """
+        if _is_broken(self.pool):
+            self._renew_pool()
         try:
             return submit()
         except Exception:
-            # a pool that breaks meanwhile raises all kinds of errors
-            if not self._renew_pool():
-                raise
+            # a pool that breaks meanwhile, or whose workers have nothing to be forked from any more, raises all
+            # kinds of errors
+            self._renew_pool()
+        try:
             return submit()
+        except Exception as error:
+            raise MemoryError("no worker process can be started") from error
 
-    def _renew_pool(self) -> bool:
-        """Take a new pool in place of one that is broken; whether that was so."""
-        if not _is_broken(self.pool):
-            return False
+    def _renew_pool(self) -> None:
         end_now(self.pool)
         self.pool = self._new_pool()
-        return True
 
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(

@@ -2,8 +2,9 @@
 
 from contextlib import suppress
 
-# without memory for it the run ends with a message of its own
-with suppress(MemoryError):
+# only to be quick: whoever needs what could not be imported tries again and says why, while here every error, of
+# whatever kind (short of memory, an import fails in many ways), would be printed past the run's own messages
+with suppress(Exception):
     import ants  # noqa: F401
     import torch  # noqa: F401
 
