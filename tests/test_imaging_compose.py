@@ -11,7 +11,8 @@ from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.air import find_air
-from bids_cpmae.imaging.compose import clear_skin, compose_face, match_detail, with_texture
+from bids_cpmae.imaging.compose import clear_skin, compose_face
+from bids_cpmae.imaging.detail import match_detail, with_texture
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.seam import border_step, noise_level

@@ -7,25 +7,19 @@ synthetic head alone.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import (
-    binary_dilation,
-    binary_erosion,
-    gaussian_filter1d,
-    maximum_filter,
-    minimum_filter,
-)
+from scipy.ndimage import gaussian_filter1d
 
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.air import Background, find_air
 from bids_cpmae.imaging.align import mask_box
+from bids_cpmae.imaging.detail import large_voxels, match_detail, with_texture
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import keeps_brain_alone
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge, spread
-from bids_cpmae.imaging.filters import gaussian
+from bids_cpmae.imaging.filters import gaussian, smooth_step
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.nifti import SourceImage
-from bids_cpmae.imaging.noise import Grain, grained, neighbours, quiet_sigma
-from bids_cpmae.imaging.seam import noise_level
+from bids_cpmae.imaging.noise import GRAIN_FROM, Grain, grained, neighbours, quiet_sigma
 from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
 
 RING_MM = 20.0
@@ -41,25 +35,11 @@ TISSUE, EDGE = 0.25, 0.1
 # first of these shares of the tissue nearby is air, what is more than the second is tissue
 AIR, AIR_MM = 0.08, 6.0
 SKIN, TISSUE_MM = (0.2, 0.8), 4.0
-GRAIN_FROM = (0.2, 0.5)
 BLURS = (0.4, 0.55, 0.7, 0.85, 1.0)
 SHARPER = 1.15
-# layers of detail lie between Gaussians, the first of so many voxels, each of twice the width of the one before, up to
-# this one; how far the finest and the others may be lessened or strengthened at a time
-DETAIL_VOXELS, DETAIL_MM, FAINT, WIDE_VOXELS = 0.65, 6.0, 1e-3, 2.5
-DETAIL_ROUNDS, FINE_GAIN, COARSE_GAIN = 4, (0.85, 3.0), (0.9, 1.0)
-# faces have a little more of the finest detail than what is around them, and less of the next
-DETAIL_SHARES, DETAIL_SHARES_LARGE = (1.22, 0.7), (1.0, 0.96)
-SHARPEN_REACH_MM = 2.5
-SHARPEN_FADE_MM = 4.0
-# deep enough under the skin, detail may go beyond its neighbourhood's values by this share of the tissue
-BEYOND, DEPTH_MM = 0.4, (2.0, 4.0)
-# texture: where flesh is looked at, less of it on the skin; in large voxels faces have more than what is around them
-FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE, TEXTURE_MORE_LARGE = 0.36, 0.5, (1.0, 4.0), 0.88, 1.19
-
 # grain stays at the noise of the scan's quietest tissue, which reads low, being the quietest tenth; what flesh still
-# lacks is texture, of which there is less on the skin, where it would be gravel, and the more so in large voxels
-LARGE_VOXEL_MM, GRAIN_MOST, GRAIN_MOST_LARGE = 1.5, 2.2, 1.3
+# lacks is texture
+GRAIN_MOST, GRAIN_MOST_LARGE = 2.2, 1.3
 
 
 def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -115,9 +95,9 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     new = np.sqrt(new * new + floor * floor)
     residual = np.where(inside | (air[box] & (new < 1.5 * floor)), 0, scan - new)
     new = new if alone else new + membrane(residual, ~inside, spacing)
-    new = match_detail(scan, new, inside, level, spacing, noise=quiet)
+    new = match_detail(scan, new, inside, level, spacing, noise=quiet, alone=alone)
 
-    times = GRAIN_MOST_LARGE if _mean_side(spacing) > LARGE_VOXEL_MM else GRAIN_MOST
+    times = GRAIN_MOST_LARGE if large_voxels(spacing) else GRAIN_MOST
     most = times * quiet if background.seen else background.sigma
     grain = Grain.missing(
         scan, scan_tissue, new, inside & (new > TISSUE * level), spacing, level=level, noise=background.sigma,
@@ -152,12 +132,6 @@ def clear_skin(synthetic: np.ndarray, level: float, spacing: np.ndarray) -> np.n
     low, high = SKIN
     slope = (head < high * nearby) & (distance_in(head > AIR * level, spacing) < AIR_MM)
     return np.where(slope, high * nearby * smooth_step(head / nearby, low, high), synthetic)
-
-
-def smooth_step(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
-    """0 below ``low``, 1 above ``high``, smooth between."""
-    share = np.clip((values - low) / (high - low), 0, 1)
-    return share * share * (3 - 2 * share)
 
 
 def match_gain(
@@ -199,115 +173,6 @@ def match_sharpness(scan: np.ndarray, new: np.ndarray, where: np.ndarray) -> np.
                 break
         new = blurred
     return new
-
-
-def match_detail(
-    scan: np.ndarray, new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray, *, noise: float
-) -> np.ndarray:  # fmt: skip
-    """The new head with about as much detail of each fineness under the mask as the scan has around it.
-
-    In untouched heads the two are alike within a fifth. Near the skin nothing goes beyond the values of the
-    neighbourhood, so that edges get steeper and no rim appears; towards the mask's border, where the new head is as
-    sharp as it was reconstructed, it fades out.
-
-    Parameters
-    ----------
-    scan, new : ndarray (X, Y, Z), float32
-    inside : ndarray (X, Y, Z), bool
-        True = under the mask.
-    level : float
-        Typical value of tissue.
-    spacing : ndarray (3,)
-        In mm.
-    noise : float
-        Standard deviation of the scan's noise, which is no detail.
-    """
-    window = [2 * int(SHARPEN_REACH_MM / size) + 1 for size in spacing]
-    beyond = BEYOND * level * smooth_step(distance_in(new > TISSUE * level, spacing), *DEPTH_MM)
-    low, high = minimum_filter(new, window) - beyond, maximum_filter(new, window) + beyond
-    fade = np.clip(distance_in(inside, spacing) / SHARPEN_FADE_MM, 0, 1)
-    wanted = _detail(scan, ~inside, level, spacing)[1]
-    wanted[0] = np.sqrt(max(0.0, wanted[0] ** 2 - noise**2))
-    shares = DETAIL_SHARES_LARGE if _mean_side(spacing) > LARGE_VOXEL_MM else DETAIL_SHARES
-    wanted[: len(shares)] *= shares[: len(wanted)]
-    for _ in range(DETAIL_ROUNDS):
-        layers, found = _detail(new, fade == 1, level, spacing)
-        change = np.zeros_like(new)
-        for number, (layer, much, little) in enumerate(zip(layers, wanted, found)):
-            if little > FAINT * level:
-                change += (np.clip(much / little, *(COARSE_GAIN if number else FINE_GAIN)) - 1) * layer
-        new = np.where(fade > 0, np.clip(new + fade * change, low, high), new)
-    return new
-
-
-def _mean_side(spacing: np.ndarray) -> float:
-    """Side in mm of a cube as large as a voxel."""
-    return np.prod(spacing) ** (1 / 3)
-
-
-def _widths(spacing: np.ndarray) -> list[float]:
-    """Widths in mm of the Gaussians between layers of detail."""
-    first = DETAIL_VOXELS * _mean_side(spacing)
-    return [first * 2**k for k in range(1 + max(0, int(np.log2(DETAIL_MM / first))))]
-
-
-def _detail(
-    values: np.ndarray, where: np.ndarray, level: float, spacing: np.ndarray
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Layers of detail from fine to coarse, and each one's standard deviation in and next to tissue."""
-    tissue = where & binary_dilation(values > TISSUE * level, iterations=2)
-    layers = []
-    for width in _widths(spacing):
-        smooth = _smoothed(values, width / spacing)
-        layers.append(values - smooth)
-        values = smooth
-    return layers, np.array([float(layer[tissue].std()) if tissue.any() else 0.0 for layer in layers])
-
-
-def _smoothed(values: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """What a Gaussian of ``width`` (3,) in voxels yields; worked out on blocks of two where it is wide."""
-    if min(width) < WIDE_VOXELS:
-        return gaussian(values, width)
-    even, block = np.pad(values, [(0, n % 2) for n in values.shape], mode="edge"), np.full(3, 2)
-    return enlarge(gaussian(blocks(even, block), width / block), block, values.shape)
-
-
-def with_texture(
-    scan: np.ndarray, new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:  # fmt: skip
-    """The new head with as much fine texture in its flesh as the scan's flesh has, less of it on the skin.
-
-    Parameters
-    ----------
-    scan, new : ndarray (X, Y, Z), float32
-        With all their noise.
-    inside : ndarray (X, Y, Z), bool
-        True = under the mask.
-    level : float
-        Typical value of tissue.
-    spacing : ndarray (3,)
-        In mm.
-    rng : numpy.random.Generator
-    """
-    flesh = binary_erosion(inside, iterations=2) & binary_erosion(new > FLESH * level, iterations=2)
-    around = ~inside & binary_erosion(scan > FLESH * level, iterations=2)
-    more = TEXTURE_MORE_LARGE if _mean_side(spacing) > LARGE_VOXEL_MM else TEXTURE_MORE
-    wanted = more * noise_level(scan, around, spacing, robust=True)
-    found = noise_level(new, flesh, spacing, robust=True)
-    if not wanted > found:
-        return new
-    white = rng.standard_normal(new.shape, dtype=np.float32)
-    texture = white - gaussian(white, _widths(spacing)[0] / spacing)
-    texture *= smooth_step(new, *(share * level for share in GRAIN_FROM))
-    depth = smooth_step(distance_in(new > TISSUE * level, spacing), *TEXTURE_MM)
-    texture *= TEXTURE_SKIN + (1 - TEXTURE_SKIN) * depth
-    lacks = np.sqrt(wanted**2 - found**2)
-    amount = lacks / noise_level(texture, flesh, spacing, robust=True)
-    # medians of what is no Gaussian do not add up in squares: a second look
-    got = noise_level(new + amount * texture, flesh, spacing, robust=True)
-    if got > found:
-        amount *= lacks / np.sqrt(got**2 - found**2)
-    return np.abs(new + amount * texture)
 
 
 def _roughness(values: np.ndarray, where: np.ndarray, axis: int) -> float:

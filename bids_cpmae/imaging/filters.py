@@ -1,4 +1,4 @@
-"""SciPy's Gaussian filter in several threads."""
+"""SciPy's Gaussian filter in several threads, and a step without corners."""
 
 from __future__ import annotations
 
@@ -57,3 +57,9 @@ def gaussian(
                 job.result()
             volume = filtered
     return volume
+
+
+def smooth_step(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
+    """0 below ``low``, 1 above ``high``, smooth between."""
+    share = np.clip((values - low) / (high - low), 0, 1)
+    return share * share * (3 - 2 * share)

@@ -13,6 +13,8 @@ from bids_cpmae.imaging.fields import block_size, blocks
 # bounds of dark to bright tissue, in units of the typical tissue
 SIGNAL_BINS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.6)
 LEAST_SAMPLES, MOST_SAMPLES = 1000, 200_000
+# grain is none below, and all there above these shares of the typical tissue
+GRAIN_FROM = (0.2, 0.5)
 # the mean of the smaller four fifths of squares of unit Gaussian noise
 KEPT_SQUARES, KEPT_MEAN = 0.8, 0.4377
 MOST_CORRELATED = 0.8
