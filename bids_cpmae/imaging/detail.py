@@ -11,15 +11,16 @@ from bids_cpmae.imaging.filters import gaussian, smooth_step, threads
 from bids_cpmae.imaging.noise import GRAIN_FROM
 from bids_cpmae.imaging.seam import noise_level
 
-TISSUE = 0.25
+TISSUE, AIR = 0.25, 0.1
 LARGE_VOXEL_MM = 1.5
 # spectra in steps of so many cycles/mm, of what is so far from the mask's border and about so near to tissue
 STEP, FEATHER_MM, NEAR_MM, LEAST_VOXELS = 0.025, 6.0, 3.0, 500
 # what is coarser than the first of these, in cycles/mm, is the shape of the face, and left as it is
 COARSE, ROUNDS, GAIN = 0.05, 3, (0.85, 4.0)
-# power of faces relative to what is around them, by cycles/mm
+# power that is asked for relative to what is around, by cycles/mm: more than a face has, for along the skin and next to
+# air it is not all given
 FREQUENCIES = (0.075, 0.125, 0.175, 0.225, 0.275, 0.325)
-SHARES, SHARES_LARGE = (0.95, 1.35, 1.55, 1.45, 1.25, 1.02), (1.42, 1.5, 1.35, 1.6, 1.6, 1.6)
+SHARES, SHARES_LARGE = (0.91, 1.23, 1.55, 1.52, 1.5, 1.25), (1.37, 1.43, 1.35, 1.73, 1.73, 1.73)
 # heads relative to faces, where there is only brain around them
 BESIDE_BRAIN = (0.75, 1.0, 1.5, 2.0, 2.0, 2.0)
 # an edge made too steep is one of stairs: along the skin it is done by half
@@ -28,7 +29,7 @@ SKIN, SKIN_MM = 0.5, (2.0, 6.0)
 REACH_MM, BEYOND, DEPTH_MM, FADE_MM = 2.5, 0.4, (2.0, 4.0), 4.0
 # texture: where flesh is looked at, less of it on the skin, where it would be gravel; in large voxels faces have more
 # than what is around them
-FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE, TEXTURE_MORE_LARGE = 0.36, 0.5, (1.0, 4.0), 0.88, 1.19
+FLESH, TEXTURE_SKIN, TEXTURE_MM, TEXTURE_MORE, TEXTURE_MORE_LARGE = 0.36, 0.5, (1.0, 4.0), 0.88, 1.17
 TEXTURE_VOXELS = 0.65
 
 
@@ -39,9 +40,9 @@ def match_detail(
     """The new head with about as much detail of each fineness under the mask as the scan has around it.
 
     What is reconstructed is soft, and the softer the finer: at 0.2 cycles/mm an eighth of the power is left. Every
-    frequency is strengthened by what it lacks. Near the skin nothing goes beyond the values of the neighbourhood, so
-    that no rim appears; towards the mask's border, where the new head is as sharp as it was reconstructed, it fades
-    out.
+    frequency is strengthened by what it lacks. Near the skin nothing goes beyond the values of the neighbourhood, and
+    air gets no brighter, so that no rim appears; towards the mask's border, where the new head is as sharp as it was
+    reconstructed, it fades out.
 
     Parameters
     ----------
@@ -68,6 +69,8 @@ def match_detail(
     depth = distance_in(solid, spacing)
     beyond = BEYOND * level * smooth_step(depth, *DEPTH_MM)
     low, high = minimum_filter(new, window) - beyond, maximum_filter(new, window) + beyond
+    # what makes the skin steeper leaves a rim around it, which nothing in air has
+    high = np.where(new < AIR * level, new, high)
     from_skin = depth + distance_in(~solid, spacing)
     share = np.clip(distance_in(inside, spacing) / FADE_MM, 0, 1)
     share *= SKIN + (1 - SKIN) * smooth_step(from_skin, *SKIN_MM)
