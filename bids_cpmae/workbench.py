@@ -29,6 +29,7 @@ GROUPS = {
         "demo": ("bids_cpmae.training.demo", "make the codes of the demo head"),
     }),
     "evaluate": ("measure privacy, utility and anatomy", {
+        "card": ("bids_cpmae.evaluation.card", "all that a model card states, held against what is asked"),
         "compare": ("bids_cpmae.evaluation.compare", "privacy and utility, one after the other"),
         "privacy": ("bids_cpmae.evaluation.privacy", "recognise de-identified heads by face and by skin"),
         "realism": ("bids_cpmae.evaluation.realism", "does the new face fit the scan; are new faces different people"),
