@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from bids_trees import write_dataset, write_scan
 
-from bids_cpmae.errors import InputError, OutputError
+from bids_cpmae.errors import InputError, OutputError, WeightsError
 from bids_cpmae.evaluation import baselines
 from bids_cpmae.evaluation.datasets import add_comparison_arguments, open_comparison
 from bids_cpmae.imaging.nifti import load_source
@@ -55,6 +55,14 @@ def test_other_tools_name_their_files_as_they_like(tmp_path, raw):
     write_scan(other / "sub-3/sub-3_desc-x_mask.nii.gz")
     found = compared(raw, tmp_path / "out", "--derivatives", f"a={other}", "-w", tmp_path / "work")
     assert found.methods["a"]["sub-3"].name == "sub-3_rec-defaced_T1w.nii.gz"
+
+
+def test_weights_that_are_none_are_an_error_before_anything_is_made(tmp_path, raw):
+    (tmp_path / "weights.safetensors").write_bytes(b"none")
+    options = ("-w", tmp_path / "work", "--methods", "cpmae-face", "--model-weights", tmp_path / "weights.safetensors")
+    with pytest.raises(WeightsError, match="weights.safetensors"):
+        compared(raw, tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_whatever_does_not_pair_is_an_error(tmp_path, raw, refaced):

@@ -66,12 +66,24 @@ def located(original: Path, work: Path, *, mode: str = "face") -> Located:
 
 @dataclass(frozen=True)
 class Subject:
-    """An original and what the methods share of it, worked out when first asked for."""
+    """An original and what the methods share of it, worked out when first asked for.
+
+    Attributes
+    ----------
+    person : str
+        ``sub-X``.
+    original, work : Path
+        The scan, and what is remembered.
+    seed : int
+    weights : Path, optional
+        Of the model that draws new faces; the shipped ones if None.
+    """
 
     person: str
     original: Path
     work: Path
     seed: int
+    weights: Path | None = None
 
     @cached_property
     def source(self) -> SourceImage:
@@ -158,8 +170,8 @@ def cpmae_face(subject: Subject) -> np.ndarray:
     """This project's face mode."""
     from bids_cpmae.model.weights import load_cpmae
 
-    frame = subject.frame
-    return _composed(subject, load_cpmae().remodel(frame.volume, frame.blank, identity_seed=subject.identity))
+    frame, model = subject.frame, load_cpmae(subject.weights)
+    return _composed(subject, model.remodel(frame.volume, frame.blank, identity_seed=subject.identity))
 
 
 def _composed(subject: Subject, head: np.ndarray) -> np.ndarray:
@@ -176,7 +188,9 @@ def cpmae_head(subject: Subject) -> np.ndarray:
     from bids_cpmae.api import replace_face
 
     mask = located(subject.original, subject.work, mode="head").mask
-    return replace_face(subject.source, mask, mode="head", seed=subject.seed, identity=subject.identity)
+    return replace_face(
+        subject.source, mask, mode="head", seed=subject.seed, identity=subject.identity, weights=subject.weights
+    )
 
 
 METHODS: dict[str, Callable[[Subject], np.ndarray]] = {
@@ -191,8 +205,9 @@ METHODS: dict[str, Callable[[Subject], np.ndarray]] = {
 
 
 def make_all(
-    methods: list[str], originals: dict[str, Path], work: Path, *, seed: int = 0, nprocs: int = 1
-) -> dict[str, dict[str, Path]]:
+    methods: list[str], originals: dict[str, Path], work: Path, *, seed: int = 0, nprocs: int = 1,
+    weights: Path | None = None,
+) -> dict[str, dict[str, Path]]:  # fmt: skip
     """Scans by method and person, made unless they are there.
 
     Parameters
@@ -205,6 +220,8 @@ def make_all(
     seed : int
     nprocs : int
         People at a time, each in a process of its own.
+    weights : Path, optional
+        Of the model that draws new faces; the shipped ones if not given.
 
     Raises
     ------
@@ -214,7 +231,7 @@ def make_all(
     found = {name: {} for name in methods}
     if not methods:
         return found
-    tasks = [(person, path, work, seed, tuple(methods)) for person, path in originals.items()]
+    tasks = [(Subject(person, path, work, seed, weights), tuple(methods)) for person, path in originals.items()]
     if nprocs == 1:
         results = map(_make_person, tasks)
         return _gather(results, found, len(tasks))
@@ -231,14 +248,14 @@ def _gather(results, found: dict, count: int) -> dict:
 
 
 def _make_person(task: tuple) -> tuple[str, dict[str, Path]]:
-    person, original, work, seed, methods = task
-    subject = Subject(person, original, work, seed)
+    subject, methods = task
+    original = subject.original
     suffix = ".nii.gz" if original.name.endswith(".gz") else ".nii"
     stem = original.name.removesuffix(suffix).removesuffix("_T1w")
     files = {}
     for name in methods:
-        digest = _code_digest(model=name.startswith("cpmae"))
-        folder = work / "methods" / f"{name}_{digest}_seed-{seed}" / person / "anat"
+        digest = _model_digest(subject.weights) if name.startswith("cpmae") else _code_digest()
+        folder = subject.work / "methods" / f"{name}_{digest}_seed-{subject.seed}" / subject.person / "anat"
         files[name] = folder / f"{stem}_desc-{name.replace('-', '')}_T1w{suffix}"
         if files[name].is_file():
             continue
@@ -248,23 +265,33 @@ def _make_person(task: tuple) -> tuple[str, dict[str, Path]]:
         except CPMAEError as error:
             raise InputError(f"{original}: cannot be de-identified by {name}: {error}", ExitCode.DATA) from error
         partial.replace(files[name])
-    return person, files
+    return subject.person, files
 
 
 def _file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-@lru_cache(maxsize=2)
-def _code_digest(model: bool = False) -> str:
-    """Changes with whatever decides how a scan is de-identified: code and template; with ``model`` also the weights
-    and the portrait."""
+@lru_cache(maxsize=1)
+def _model_digest(weights: Path | None) -> str:
+    """Changes with whatever decides how the model de-identifies a scan, its weights among it."""
     root = Path(__file__).resolve().parents[1]
-    code = [Path(__file__), root / "api.py", root / "identity.py", *sorted((root / "imaging").glob("*.py"))]
-    data = [root / "data" / "template.npz"]
-    if model:
-        code += sorted((root / "model").glob("*.py"))
-        data += [root / "data" / name for name in ("weights.safetensors", PORTRAIT)]
+    data = [weights] if weights else [root / "data" / name for name in ("weights.safetensors", PORTRAIT)]
+    return _digest([*_deciding_code(root), *sorted((root / "model").glob("*.py"))], [root / "data/template.npz", *data])
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    """Changes with whatever decides how a scan is de-identified without the model: code and template."""
+    root = Path(__file__).resolve().parents[1]
+    return _digest(_deciding_code(root), [root / "data/template.npz"])
+
+
+def _deciding_code(root: Path) -> list[Path]:
+    return [Path(__file__), root / "api.py", root / "identity.py", *sorted((root / "imaging").glob("*.py"))]
+
+
+def _digest(code: list[Path], data: list[Path]) -> str:
     # comments and layout decide nothing
     parts = [ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode() for path in code]
     parts += [path.read_bytes() for path in data]

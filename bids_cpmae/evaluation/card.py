@@ -16,7 +16,7 @@ from pathlib import Path
 from bids_cpmae.bids.tsv import read_tsv
 from bids_cpmae.errors import ExitCode
 from bids_cpmae.evaluation import privacy, realism, utility
-from bids_cpmae.evaluation.datasets import add_people_arguments
+from bids_cpmae.evaluation.datasets import add_model_arguments, add_people_arguments
 from bids_cpmae.evaluation.page import Section, Table, write_page
 from bids_cpmae.evaluation.tables import print_table, versions, write_json, write_tsv
 
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-w", "--work-dir", "--work_dir", type=Path, default=Path("work"), metavar="DIR",
         help="what is remembered for the next run; it holds original faces, never share it (default: %(default)s)",
     )  # fmt: skip
+    add_model_arguments(parser)
     add_people_arguments(parser)
     parser.add_argument(
         "--seeds", type=int, default=3, metavar="N",
@@ -143,6 +144,8 @@ def main(args: argparse.Namespace) -> int:
         same += ["--participants-split", args.participants_split]
     if args.people:
         same += ["--people", str(args.people)]
+    if args.model_weights:
+        same += ["--model-weights", str(args.model_weights)]
     args.out.mkdir(parents=True, exist_ok=True)
 
     def measure(part, folder: Path, *words: str) -> Callable[[str], list[dict[str, str]]]:
@@ -174,9 +177,12 @@ def main(args: argparse.Namespace) -> int:
         if row["method"] in (FACE, HEAD):
             figures += utility_figures(row, row["method"])
 
+    from bids_cpmae.model.weights import weights_version
+
     rows = [figure.row for figure in figures]
     settings = {
         "originals": args.originals.name, "split": args.participants_split, "seeds": list(seeds), "faces": args.faces,
+        "weights": weights_version(args.model_weights),
         "versions": versions("numpy", "scipy", "torch", "antspyx"),
     }  # fmt: skip
     write_tsv(args.out / "card.tsv", HEADER, rows)

@@ -11,11 +11,15 @@ import csv
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bids_cpmae.bids.query import find_scans, open_layout
 from bids_cpmae.errors import ExitCode, InputError, OutputError
+
+if TYPE_CHECKING:
+    from bids_cpmae.evaluation.baselines import Subject
 
 LOG = logging.getLogger("bids_cpmae")
 ORIGINAL = "original"
@@ -37,6 +41,8 @@ class Comparison:
     out, work : Path
         For results, which show nobody's face, and for what is remembered between runs, which holds faces.
     seed : int
+    weights : Path, optional
+        Of the model that draws new faces; the shipped ones if None.
     """
 
     originals: dict[str, Path]
@@ -45,6 +51,13 @@ class Comparison:
     out: Path
     work: Path
     seed: int = 0
+    weights: Path | None = None
+
+    def subject(self, person: str) -> Subject:
+        """A person's original, and what is worked out of it."""
+        from bids_cpmae.evaluation.baselines import Subject
+
+        return Subject(person, self.originals[person], self.work, self.seed, self.weights)
 
     def face(self, person: str) -> np.ndarray:
         """What face mode replaces in a person's original: bool on its grid, True = replaced."""
@@ -79,7 +92,16 @@ def add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
         "-w", "--work-dir", "--work_dir", type=Path, default=Path("work"), metavar="DIR",
         help="what is remembered for the next run; it holds original faces, never share it (default: %(default)s)",
     )  # fmt: skip
+    add_model_arguments(parser)
     add_people_arguments(parser)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The option that says which model draws new faces."""
+    parser.add_argument(
+        "--model-weights", "--model_weights", type=Path, metavar="FILE",
+        help="weights of the model that draws new faces (default: the shipped ones)",
+    )  # fmt: skip
 
 
 def add_people_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +133,13 @@ def open_comparison(args: argparse.Namespace) -> Comparison:
         When there are no originals, a split or a derivative lacks somebody, or a derivative holds a stranger.
     OutputError
         When a folder cannot be made, or is or lies inside the originals or a derivative.
+    WeightsError
+        When weights are given that are none.
     """
+    if args.model_weights:
+        from bids_cpmae.model.weights import check_weights
+
+        check_weights(args.model_weights)
     originals = find_originals(args.originals)
     people = chosen_people(args, originals)
     names = [*args.methods, *(name for name, _ in args.derivatives)]
@@ -124,8 +152,10 @@ def open_comparison(args: argparse.Namespace) -> Comparison:
     from bids_cpmae.evaluation.baselines import make_all
 
     scans = {person: originals[person] for person in people}
-    made = make_all(args.methods, scans, args.work_dir, seed=args.seed, nprocs=args.nprocs)
-    return Comparison(originals, people, {ORIGINAL: scans, **made, **derivatives}, args.out, args.work_dir, args.seed)
+    weights = args.model_weights
+    made = make_all(args.methods, scans, args.work_dir, seed=args.seed, nprocs=args.nprocs, weights=weights)
+    versions = {ORIGINAL: scans, **made, **derivatives}
+    return Comparison(originals, people, versions, args.out, args.work_dir, args.seed, weights)
 
 
 def chosen_people(args: argparse.Namespace, originals: dict[str, Path]) -> list[str]:

@@ -107,7 +107,7 @@ def reconstruction_psnr(subject: Subject) -> float:
     from bids_cpmae.model.vqvae import STRIDE
     from bids_cpmae.model.weights import load_cpmae
 
-    frame, source, model = subject.frame, subject.source, load_cpmae()
+    frame, source, model = subject.frame, subject.source, load_cpmae(subject.weights)
     whole = resample(source.data, source.affine, head_affine(), head_shape(), through=frame.to_scan)
     whole = frame.to_model(whole)
     wanted = frame.blank & model.anatomy.head & ~model.anatomy.brain
@@ -132,7 +132,7 @@ def new_faces(subject: Subject, count: int) -> np.ndarray:
     to_scan = rigid_on_brain(source.data, source.affine, scaled=True)
     found = []
     for seed in range(count):
-        head = load_cpmae().remodel(frame.volume, frame.blank, identity_seed=seed)
+        head = load_cpmae(subject.weights).remodel(frame.volume, frame.blank, identity_seed=seed)
         stored = compose_face(source, mask, resample_to_scan(frame, head, source, mask), seed=seed)
         data = stored.reshape(source.shape3).astype(np.float32) * source.slope + source.inter
         found.append(depth_maps(head_surface(data, source.affine), to_scan))
@@ -149,7 +149,7 @@ def variety(comparison: Comparison, count: int, *, nprocs: int = 1) -> dict[str,
     pixels, surveyor = face_pixels(), Surveyor(comparison.work)
     with ProcessPoolExecutor(nprocs, mp_context=get_context("forkserver"), initializer=one_thread) as pool:
         real = list(pool.map(partial(surveyor.depth, scaled=True), comparison.originals.values()))
-    new = new_faces(Subject(person, comparison.originals[person], comparison.work, comparison.seed), count)
+    new = new_faces(comparison.subject(person), count)
     apart = [depth_distance(a, b, pixels) for a, b in combinations(new, 2)]
     people = [depth_distance(a, b, pixels) for a, b in combinations(real[:: max(1, len(real) // 24)], 2)]
     nearest = [min(depth_distance(face, other, pixels) for other in real) for face in new]
@@ -177,7 +177,7 @@ def main(args: argparse.Namespace) -> int:
         if person not in comparison.people:
             continue
         source, mask = load_source(path), located(path, comparison.work).mask
-        psnr = reconstruction_psnr(Subject(person, path, comparison.work, comparison.seed))
+        psnr = reconstruction_psnr(comparison.subject(person))
         for method, scans in comparison.methods.items():
             if method != ORIGINAL:
                 values = likeness(source, load_source(Path(scans[person])).data, mask)
