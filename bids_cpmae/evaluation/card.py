@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bids_cpmae.bids.tsv import read_tsv
 from bids_cpmae.errors import ExitCode
-from bids_cpmae.evaluation import privacy, realism, utility
+from bids_cpmae.evaluation import privacy, realism, recognition, utility
 from bids_cpmae.evaluation.datasets import add_model_arguments, add_people_arguments
 from bids_cpmae.evaluation.page import Section, Table, write_page
 from bids_cpmae.evaluation.tables import print_table, versions, write_json, write_tsv
@@ -139,6 +139,7 @@ def _counted(rows: list[dict[str, str]]) -> tuple[int, int]:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, write card.tsv, card.json and card.html, and print."""
+    recognition.model_files()  # complain of a missing package before half an hour of work
     same = [str(args.originals), "--work-dir", str(args.work_dir), "--nprocs", str(args.nprocs)]
     if args.participants_split:
         same += ["--participants-split", args.participants_split]
