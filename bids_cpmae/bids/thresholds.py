@@ -56,7 +56,7 @@ class Threshold:
 def _region(name: str) -> Threshold:
     return Threshold(
         f"residual_{name}_mm", f"the original {name} may still be there", f"look at the {name}",
-        "0 where it was left in; 0.6 and more in new faces", review_below=0.5,
+        "0 where it was left in; 0.4 and more in new faces", review_below=0.5,
     )  # fmt: skip
 
 
@@ -97,24 +97,24 @@ THRESHOLDS = (
     ),
     Threshold(
         "face_detail", "the face may have been blurred before", "look at the original",
-        "0.77 to 1.26 in intact faces, 0.11 in blurred ones", review_below=0.5,
+        "0.77 to 1.28 in intact faces, 0.11 in blurred ones", review_below=0.5,
     ),
     Threshold(
         "mask_coverage", "the mask misses a part of the face, or two registrations disagree", LOOK,
-        "0.94 to 0.97 in whole faces, the rest being too near the brain; 0.08 where the second registration had failed",
+        "0.93 to 0.97 in whole faces, the rest being too near the brain; 0.08 where the second registration had failed",
         review_below=0.8, fail_below=0.6,
     ),
     Threshold(
         "residual_face_mm", "the original face may still be there", LOOK,
-        "0 where it was left in; 1.9 and more in new faces", review_below=1.0, fail_below=0.5,
+        "0 where it was left in; 1.6 and more in new faces", review_below=1.0, fail_below=0.5,
     ),
     *(_region(name) for name in ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears")),
     Threshold(
         "face_match", "fine structure of the original face is in the new one", LOOK,
-        "1.00 where it was left in; 0.07 to 0.45 in new faces", review_above=0.75, fail_above=0.95,
+        "1.00 where it was left in; 0.07 to 0.50 in new faces", review_above=0.75, fail_above=0.95,
     ),
     Threshold(
-        "face_filled", "holes in the new face", SEED, "0.72 to 0.94 in new faces, half of that where half is gone",
+        "face_filled", "holes in the new face", SEED, "0.68 to 0.94 in new faces, half of that where half is gone",
         review_below=0.65,
     ),
     Threshold(
@@ -126,9 +126,9 @@ THRESHOLDS = (
         "22 to 37 in new faces, 15 where the view ends at the nose", review_below=10, review_above=50,
     ),
     Threshold("skin_roughness", "rough skin", SEED, "0.19 to 0.36 in new faces", review_above=0.6),
-    Threshold("seam", "a visible border of the mask", FACE, "0.96 to 1.25, 1.4 in slices of 5 mm", review_above=1.5),
+    Threshold("seam", "a visible border of the mask", FACE, "0.86 to 1.25, 1.4 in slices of 5 mm", review_above=1.5),
     Threshold(
-        "noise_ratio", "noise that does not fit the scan", FACE, "0.64 to 1.03", review_below=0.2, review_above=2.5,
+        "noise_ratio", "noise that does not fit the scan", FACE, "0.64 to 1.23", review_below=0.2, review_above=2.5,
     ),
 )  # fmt: skip
 
