@@ -231,12 +231,13 @@ def make_all(
     found = {name: {} for name in methods}
     if not methods:
         return found
-    tasks = [(Subject(person, path, work, seed, weights), tuple(methods)) for person, path in originals.items()]
+    # one at a time: what a subject has worked out is large
+    tasks = ((Subject(person, path, work, seed, weights), tuple(methods)) for person, path in originals.items())
     if nprocs == 1:
         results = map(_make_person, tasks)
-        return _gather(results, found, len(tasks))
+        return _gather(results, found, len(originals))
     with ProcessPoolExecutor(nprocs, mp_context=get_context("forkserver"), initializer=one_thread) as pool:
-        return _gather(pool.map(_make_person, tasks), found, len(tasks))
+        return _gather(pool.map(_make_person, tasks), found, len(originals))
 
 
 def _gather(results, found: dict, count: int) -> dict:
@@ -254,7 +255,7 @@ def _make_person(task: tuple) -> tuple[str, dict[str, Path]]:
     stem = original.name.removesuffix(suffix).removesuffix("_T1w")
     files = {}
     for name in methods:
-        digest = _model_digest(subject.weights) if name.startswith("cpmae") else _code_digest()
+        digest = _code_digest(name.startswith("cpmae"), subject.weights)
         folder = subject.work / "methods" / f"{name}_{digest}_seed-{subject.seed}" / subject.person / "anat"
         files[name] = folder / f"{stem}_desc-{name.replace('-', '')}_T1w{suffix}"
         if files[name].is_file():
@@ -272,26 +273,16 @@ def _file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-@lru_cache(maxsize=1)
-def _model_digest(weights: Path | None) -> str:
-    """Changes with whatever decides how the model de-identifies a scan, its weights among it."""
+@lru_cache(maxsize=3)
+def _code_digest(model: bool = False, weights: Path | None = None) -> str:
+    """Changes with whatever decides how a scan is de-identified: code and template; with ``model`` also the weights
+    given, or the shipped ones and the portrait."""
     root = Path(__file__).resolve().parents[1]
-    data = [weights] if weights else [root / "data" / name for name in ("weights.safetensors", PORTRAIT)]
-    return _digest([*_deciding_code(root), *sorted((root / "model").glob("*.py"))], [root / "data/template.npz", *data])
-
-
-@lru_cache(maxsize=1)
-def _code_digest() -> str:
-    """Changes with whatever decides how a scan is de-identified without the model: code and template."""
-    root = Path(__file__).resolve().parents[1]
-    return _digest(_deciding_code(root), [root / "data/template.npz"])
-
-
-def _deciding_code(root: Path) -> list[Path]:
-    return [Path(__file__), root / "api.py", root / "identity.py", *sorted((root / "imaging").glob("*.py"))]
-
-
-def _digest(code: list[Path], data: list[Path]) -> str:
+    code = [Path(__file__), root / "api.py", root / "identity.py", *sorted((root / "imaging").glob("*.py"))]
+    data = [root / "data" / "template.npz"]
+    if model:
+        code += sorted((root / "model").glob("*.py"))
+        data += [weights] if weights else [root / "data" / name for name in ("weights.safetensors", PORTRAIT)]
     # comments and layout decide nothing
     parts = [ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode() for path in code]
     parts += [path.read_bytes() for path in data]

@@ -16,7 +16,7 @@ from pathlib import Path
 from bids_cpmae.bids.tsv import read_tsv
 from bids_cpmae.errors import ExitCode
 from bids_cpmae.evaluation import privacy, realism, recognition, utility
-from bids_cpmae.evaluation.datasets import add_model_arguments, add_people_arguments
+from bids_cpmae.evaluation.datasets import add_folder_arguments, add_people_arguments
 from bids_cpmae.evaluation.page import Section, Table, write_page
 from bids_cpmae.evaluation.tables import print_table, versions, write_json, write_tsv
 
@@ -60,13 +60,7 @@ class Figure:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``cpmae evaluate card``."""
-    parser.add_argument("originals", type=Path, metavar="ORIGINALS_BIDS", help="BIDS dataset of the originals")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables, JSON and pages; no face in it")
-    parser.add_argument(
-        "-w", "--work-dir", "--work_dir", type=Path, default=Path("work"), metavar="DIR",
-        help="what is remembered for the next run; it holds original faces, never share it (default: %(default)s)",
-    )  # fmt: skip
-    add_model_arguments(parser)
+    add_folder_arguments(parser)
     add_people_arguments(parser)
     parser.add_argument(
         "--seeds", type=int, default=3, metavar="N",

@@ -76,10 +76,7 @@ def add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that all comparisons of de-identified datasets share."""
     from bids_cpmae.evaluation.baselines import METHODS
 
-    parser.add_argument(
-        "originals", type=Path, metavar="ORIGINALS_BIDS", help="BIDS dataset of the originals"
-    )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables, JSON and page; no face in it")
+    add_folder_arguments(parser)
     parser.add_argument(
         "--derivatives", action="append", default=[], metavar="NAME=PATH", type=_named_path,
         help="a dataset of de-identified scans and what to call it; repeatable",
@@ -88,16 +85,17 @@ def add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods", nargs="+", default=[], choices=METHODS, metavar="METHOD",
         help=f"de-identify the originals here too: {' '.join(METHODS)}",
     )  # fmt: skip
+    add_people_arguments(parser)
+
+
+def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say where originals, results and what is remembered lie, and which model draws new faces."""
+    parser.add_argument("originals", type=Path, metavar="ORIGINALS_BIDS", help="BIDS dataset of the originals")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables, JSON and pages; no face in it")
     parser.add_argument(
         "-w", "--work-dir", "--work_dir", type=Path, default=Path("work"), metavar="DIR",
         help="what is remembered for the next run; it holds original faces, never share it (default: %(default)s)",
     )  # fmt: skip
-    add_model_arguments(parser)
-    add_people_arguments(parser)
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The option that says which model draws new faces."""
     parser.add_argument(
         "--model-weights", "--model_weights", type=Path, metavar="FILE",
         help="weights of the model that draws new faces (default: the shipped ones)",

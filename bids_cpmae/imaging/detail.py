@@ -72,13 +72,13 @@ def match_detail(
     # what makes the skin steeper leaves a rim around it, which nothing in air has
     high = np.where(new < AIR * level, new, high)
     from_skin = depth + distance_in(~solid, spacing)
-    share = np.clip(distance_in(inside, spacing) / FADE_MM, 0, 1)
+    from_border = distance_in(inside, spacing)
+    share = np.clip(from_border / FADE_MM, 0, 1)
     share *= SKIN + (1 - SKIN) * smooth_step(from_skin, *SKIN_MM)
 
     spectra = _Spectra(new.shape, spacing)
-    around, within = (
-        _window(where, head > TISSUE * level, spacing) for where, head in ((~inside, scan), (inside, new))
-    )
+    around = _window(distance_in(~inside, spacing), scan > TISSUE * level, spacing)
+    within = _window(from_border, solid, spacing)
     if min(part.sum() for part in (around, within)) < LEAST_VOXELS:
         return new
     wanted = np.maximum(spectra.power(scan, around) - noise**2, 0)
@@ -138,9 +138,9 @@ def _gain(wanted: np.ndarray, found: np.ndarray, at: np.ndarray, limit: float) -
     return np.clip(np.exp(gaussian_filter1d(np.log(ratio) / 2, 1.0, mode="nearest")), *GAIN)
 
 
-def _window(where: np.ndarray, tissue: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """1 well within a region and in tissue, fading out towards the region's border and into the air."""
-    inner = np.sin(np.pi / 2 * np.clip(distance_in(where, spacing) / FEATHER_MM, 0, 1)) ** 2
+def _window(from_border: np.ndarray, tissue: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """1 in tissue well away from a region's border, in mm, fading out towards it and into the air."""
+    inner = np.sin(np.pi / 2 * np.clip(from_border / FEATHER_MM, 0, 1)) ** 2
     return inner * np.clip(2 * gaussian(tissue.astype(np.float32), NEAR_MM / spacing), 0, 1)
 
 
