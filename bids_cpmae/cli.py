@@ -200,7 +200,7 @@ def run_participant(settings: Settings, scans, untouched) -> int:
     """Reface scans, tell what became of each and what was left as it is."""
     from bids_cpmae.bids.untouched import write_untouched
     from bids_cpmae.bids.verdicts import FAIL
-    from bids_cpmae.model.weights import check_weights
+    from bids_cpmae.model.weightsfile import check_weights
     from bids_cpmae.report.console import print_verdicts, progress
     from bids_cpmae.workflow.run import run as run_workflow
 

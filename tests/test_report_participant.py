@@ -25,6 +25,7 @@ from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.verdicts import FAIL, PASS, REVIEW, Verdict, merge, write_participant
 from bids_cpmae.errors import OutputError
 from bids_cpmae.report import viewer
+from bids_cpmae.report.drawing import draw, keep
 from bids_cpmae.report.participant import refresh_measures, write_report
 from bids_cpmae.report.pictures import (
     FACE_VIEWS,
@@ -81,6 +82,23 @@ def test_the_page_is_made_of_the_output_tree_alone(tree, made):
     add_scan(tree, "01")
     new = pictures(write_report(tree, "01").read_text(encoding="utf-8"))
     assert any(a.shape != b.shape or (a != b).any() for a, b in zip(new, pictures(made[1])))
+
+
+def test_what_was_drawn_while_the_scan_was_measured_is_shown(tree, made, tmp_path, monkeypatch):
+    outputs, drawings = outputs_of("sub-01/anat/sub-01_T1w.nii.gz"), tmp_path / "work" / "drawings"
+    kept = keep(draw(tree / outputs.image, tree / outputs.mask), drawings, tree / outputs.image, tree / outputs.mask)
+    monkeypatch.setattr("bids_cpmae.report.participant.draw", lambda *_: pytest.fail("drawn twice"))
+    assert write_report(tree, "01", drawings=drawings).read_text(encoding="utf-8") == made[1]
+    monkeypatch.undo()
+    # of other content, or of which half is there, nothing is taken
+    kept.write_text(kept.read_text()[:1000])
+    assert write_report(tree, "01", drawings=drawings).read_text(encoding="utf-8") == made[1]
+    kept.write_text('{"faces": [], "slices": [], "volume": "", "missing": "planted"}')
+    assert "planted" in words(write_report(tree, "01", drawings=drawings).read_text(encoding="utf-8"))
+    mask = nib.load(tree / outputs.mask)
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(mask.dataobj), 1, 0), mask.affine, mask.header), tree / outputs.mask)
+    page = write_report(tree, "01", drawings=drawings).read_text(encoding="utf-8")
+    assert "planted" not in words(page) and outlines(page)
 
 
 def test_no_path_of_the_machine_and_nothing_to_load(made):

@@ -44,7 +44,7 @@ def test_a_face_is_drawn_once_and_carried(tmp_path):
     scans, nodes = plan(tmp_path, *SESSIONS)
     assert [name for name in nodes if name.endswith("remodel_face")] == ["scan_sub_03_ses_a_T1w_wf.remodel_face"]
     carried = {"align_to_reference", "align_blanked", "carry_mask", "translate_contrast", "certify_scan",
-               "measure_scan", "publish_scan"}  # fmt: skip
+               "measure_scan", "draw_scan", "publish_scan"}  # fmt: skip
     assert carried <= steps(nodes, "sub_03_ses_b_T1w") and carried <= steps(nodes, "sub_03_ses_b_T2w")
     assert len({node.inputs.noise_seed for name, node in nodes.items() if name.endswith("translate_contrast")}) == 1
 

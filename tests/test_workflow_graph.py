@@ -11,11 +11,12 @@ from bids_cpmae.bids.query import Scan
 from bids_cpmae.bids.verdicts import FAIL, PASS, SKIPPED, Verdict
 from bids_cpmae.identity import identity_seed, participant_of
 from bids_cpmae.settings import Settings
-from bids_cpmae.workflow.interfaces import LocateFace, ScanInputSpec, ScanInterface
+from bids_cpmae.workflow.interfaces import DrawScan, LocateFace, ScanInputSpec, ScanInterface
 from bids_cpmae.workflow.participant import init_participant_wf, verdict_path
 from bids_cpmae.workflow.run import collect, wants_gpu, workflow_text
 
-STEPS = ["locate_face", "align_head", "remodel_face", "compose_face", "certify_scan", "measure_scan", "publish_scan"]
+STEPS = ["locate_face", "align_head", "remodel_face", "compose_face", "certify_scan", "measure_scan", "draw_scan",
+         "publish_scan"]  # fmt: skip
 NAMES = ("sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz", "sub-01/ses-b/anat/sub-01_ses-b_run-2_T1w.nii.gz")
 
 
@@ -63,6 +64,18 @@ def test_nothing_but_the_location_and_the_end_sees_the_scan_without_its_mask(wor
         if node.name in ("align_head", "compose_face", "certify_scan", "publish_scan"):
             connected = {target for _, _, data in graph.in_edges(node, data=True) for _, target in data["connect"]}
             assert "mask_file" in connected
+
+
+def test_nothing_waits_for_what_is_drawn(workflow):
+    graph = workflow._create_flat_graph()
+    assert not [node for node in graph.nodes() if node.name == "draw_scan" and list(graph.successors(node))]
+
+
+def test_what_cannot_be_drawn_fails_no_scan(tmp_path):
+    (tmp_path / "rubbish.nii.gz").write_bytes(b"rubbish")
+    rubbish = str(tmp_path / "rubbish.nii.gz")
+    DrawScan(refaced_file=rubbish, mask_file=rubbish, drawings_dir=str(tmp_path / "drawings")).run(cwd=tmp_path)
+    assert not (tmp_path / "drawings").exists()
 
 
 def test_one_identity_a_participant(workflow):

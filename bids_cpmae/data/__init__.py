@@ -1,1 +1,3 @@
 """What ships with the package: template, masks, weights, demo tokens, and their licence."""
+
+WEIGHTS, PORTRAIT = "weights.safetensors", "portrait.npz"

@@ -20,10 +20,10 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from bids_cpmae.data import PORTRAIT, WEIGHTS
 from bids_cpmae.errors import CPMAEError, ExitCode, InputError, ScanError
 from bids_cpmae.identity import identity_seed, noise_seed
 from bids_cpmae.imaging.nifti import SourceImage, load_source, save_like
-from bids_cpmae.imaging.template import PORTRAIT
 from bids_cpmae.processes import one_thread
 
 LOG = logging.getLogger("bids_cpmae")
@@ -282,7 +282,7 @@ def _code_digest(model: bool = False, weights: Path | None = None) -> str:
     data = [root / "data" / "template.npz"]
     if model:
         code += sorted((root / "model").glob("*.py"))
-        data += [weights] if weights else [root / "data" / name for name in ("weights.safetensors", PORTRAIT)]
+        data += [weights] if weights else [root / "data" / name for name in (WEIGHTS, PORTRAIT)]
     # comments and layout decide nothing
     parts = [ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode() for path in code]
     parts += [path.read_bytes() for path in data]

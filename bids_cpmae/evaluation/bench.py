@@ -106,7 +106,8 @@ def run_stages(
         from bids_cpmae.imaging.nifti import load_source, save_like
         from bids_cpmae.imaging.quality import measure_quality
         from bids_cpmae.imaging.screening import screen, screen_located
-        from bids_cpmae.model.weights import check_weights, load_cpmae
+        from bids_cpmae.model.weights import load_cpmae
+        from bids_cpmae.model.weightsfile import check_weights
     # registration takes a minute: do not find out after it that there are no weights
     check_weights(weights)
     with watch.stage("load"):

@@ -172,7 +172,7 @@ def main(args: argparse.Namespace) -> int:
         if row["method"] in (FACE, HEAD):
             figures += utility_figures(row, row["method"])
 
-    from bids_cpmae.model.weights import weights_version
+    from bids_cpmae.model.weightsfile import weights_version
 
     rows = [figure.row for figure in figures]
     settings = {

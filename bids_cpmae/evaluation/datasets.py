@@ -135,7 +135,7 @@ def open_comparison(args: argparse.Namespace) -> Comparison:
         When weights are given that are none.
     """
     if args.model_weights:
-        from bids_cpmae.model.weights import check_weights
+        from bids_cpmae.model.weightsfile import check_weights
 
         check_weights(args.model_weights)
     originals = find_originals(args.originals)

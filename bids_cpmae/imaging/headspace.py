@@ -38,8 +38,8 @@ def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def grid_points(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """World coordinates of every voxel of a grid, ``(X, Y, Z, 3)`` float64, in mm."""
-    index = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"), axis=-1)
-    return apply_affine(affine, index)
+    first, second, third = (np.outer(np.arange(n), affine[:3, axis]) for axis, n in enumerate(shape))
+    return (first + affine[:3, 3])[:, None, None] + second[None, :, None] + third[None, None, :]
 
 
 def covering_grid(affine: np.ndarray, shape: tuple[int, ...], spacing: float, *, pad: float = 0.0):
@@ -103,6 +103,10 @@ class CoordinateMap:
         rows = np.column_stack([index - index.mean(0), np.ones(len(index))])
         return (own + np.linalg.lstsq(rows, shift, rcond=None)[0][:3]).astype(np.float32)
 
+    def shift(self) -> np.ndarray:
+        """How far each point of the coarse grid is moved, (X, Y, Z, 3), in mm."""
+        return self.points - grid_points(self.affine, self.points.shape[:3])
+
     def after(self, rigid: np.ndarray, affine: np.ndarray, shape: tuple[int, ...]) -> CoordinateMap:
         """This map behind a rigid one (4, 4), sampled on a coarse axis-aligned grid of the space that leads from."""
         return CoordinateMap(affine, self(apply_affine(rigid, grid_points(affine, shape))).astype(np.float32))
@@ -117,3 +121,23 @@ class CoordinateMap:
         """Read what `save` wrote."""
         with np.load(path) as stored:
             return cls(stored["affine"], stored["points"])
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """What `resample` takes for a `CoordinateMap` of which it is known how far it moves each point.
+
+    Attributes
+    ----------
+    affine : ndarray (4, 4)
+        Of an axis-aligned grid.
+    moved : ndarray (X, Y, Z, 3)
+        In mm, RAS+.
+    """
+
+    affine: np.ndarray
+    moved: np.ndarray
+
+    def shift(self) -> np.ndarray:
+        """As of `CoordinateMap.shift`."""
+        return self.moved

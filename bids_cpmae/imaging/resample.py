@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_cpmae.imaging.headspace import CoordinateMap, grid_points
+from bids_cpmae.imaging.headspace import CoordinateMap, Displacement
 
 SLAB_POINTS = 2_000_000
 LINE = 4096
@@ -90,19 +90,24 @@ def _shifts(shift: np.ndarray, affine: np.ndarray, target_affine: np.ndarray, ta
 
         return look_up
     # one axis after the other, which is several times as fast as eight neighbours of every voxel
-    field = torch.from_numpy(np.ascontiguousarray(shift.transpose(0, *(axis + 1 for axis in axes))))
-    first, second, third = (
-        torch.from_numpy(_interpolation(between[axis, own] * np.arange(n) + between[axis, 3], size))
-        for own, (axis, n, size) in enumerate(zip(axes, target_shape, field.shape[1:]))
-    )
-    field = torch.einsum("cxyz,jy,kz->xjkc", field, second, third)
-    return lambda start, n: torch.tensordot(first[start : start + n], field, 1)
+    field = torch.from_numpy(np.ascontiguousarray(shift.transpose(*(axis + 1 for axis in axes), 0)))
+    places = [
+        between[axis, own] * np.arange(n) + between[axis, 3] for own, (axis, n) in enumerate(zip(axes, target_shape))
+    ]
+    field = _interpolated(_interpolated(field, 1, places[1]), 2, places[2])
+    return lambda start, n: _interpolated(field, 0, places[0][start : start + n])
 
 
-def _interpolation(at: np.ndarray, size: int) -> np.ndarray:
-    """What takes ``size`` values in a row to linear ones at the indices ``at`` (N,): (N, size), float32."""
-    at = np.clip(at, 0, size - 1)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size))).astype(np.float32)
+def _interpolated(field, axis: int, at: np.ndarray):
+    """A tensor at the indices ``at`` (N,) along an axis, linear and constant beyond its edge."""
+    import torch
+
+    last = field.shape[axis] - 1
+    at = np.clip(at, 0, last)
+    low = np.floor(at).astype(int)
+    below, above = (field.index_select(axis, torch.from_numpy(index)) for index in (low, np.minimum(low + 1, last)))
+    share = torch.from_numpy((at - low).astype(np.float32)).reshape([-1 if a == axis else 1 for a in range(field.ndim)])
+    return torch.lerp(below, above, share, out=below)
 
 
 def resample(
@@ -111,7 +116,7 @@ def resample(
     target_affine: np.ndarray,
     target_shape: tuple[int, ...],
     *,
-    through: CoordinateMap | None = None,
+    through: CoordinateMap | Displacement | None = None,
     outside: str = "zeros",
 ) -> np.ndarray:
     """A volume seen on another grid, trilinear.
@@ -124,7 +129,7 @@ def resample(
         Voxel index of ``volume`` to RAS+ mm.
     target_affine, target_shape
         The grid to sample on.
-    through : CoordinateMap, optional
+    through : CoordinateMap or Displacement, optional
         From the target grid's space to the volume's; the identity if not given.
     outside : {"zeros", "edge"}
         What holds beyond the volume's field of view.
@@ -140,7 +145,7 @@ def resample(
     place = _to_unit(affine, channels.shape[1:])
     if through is not None:
         # a map is the identity and a shift that varies slowly: only the shift is looked up, in units of the volume
-        shift = (through.points - grid_points(through.affine, through.points.shape[:3])) @ place[:, :3].T
+        shift = through.shift() @ place[:, :3].T
         shift = np.ascontiguousarray(np.moveaxis(shift, -1, 0), np.float32)
         shifts = _shifts(shift, through.affine, target_affine, target_shape)
     out = np.empty((len(channels), *target_shape), np.float32)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bids_cpmae.data import PORTRAIT
 from bids_cpmae.imaging.headspace import head_affine, head_shape
 from bids_cpmae.imaging.registration import Grid
 from bids_cpmae.imaging.resample import resample
 
-PORTRAIT = "portrait.npz"
 SPACING = 2
 BRAIN_BIT, FACE_BIT, EARS_BIT, HEAD_BIT = 1, 2, 4, 8
 ALIGNMENT_MARGIN_MM = 20

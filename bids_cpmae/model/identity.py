@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import signed_distance
-from bids_cpmae.imaging.headspace import CoordinateMap, grid_points, head_affine, head_shape
+from bids_cpmae.imaging.headspace import Displacement, head_affine, head_shape
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import BRAIN_BIT, HEAD_BIT, SPACING, load_template
 
@@ -111,7 +111,7 @@ def bend(
     affine, shape = head_affine(SPACING), head_shape(SPACING)
     smooth = np.stack([zoom(axis, 2, order=3, grid_mode=True, mode="nearest") for axis in displacement])
     shift = _enlarged(smooth, shape) * share
-    points = grid_points(affine, shape).astype(np.float32) + np.moveaxis(shift, 0, -1)
+    moved = Displacement(affine, np.moveaxis(shift, 0, -1))
     out = np.zeros(portrait.shape, np.float32)
     out[box] = portrait[box]
     # where nothing is displaced the portrait is as it was, and out of its tissue's reach there is none
@@ -130,7 +130,7 @@ def bend(
         corner[axis, 3] += start
     sides = tuple(side.stop - side.start for side in bent)
     if all(sides):
-        out[tuple(bent)] = resample(portrait, head_affine(), corner, sides, through=CoordinateMap(affine, points))
+        out[tuple(bent)] = resample(portrait, head_affine(), corner, sides, through=moved)
     return np.clip(out, 0, 1)
 
 

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from bids_cpmae.errors import WeightsError
-from bids_cpmae.imaging.template import PORTRAIT
 from bids_cpmae.model.cpmae import CPMAE
 from bids_cpmae.model.identity import Identity
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder
 from bids_cpmae.model.regions import Anatomy
 from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig
+from bids_cpmae.model.weightsfile import FORMAT, check_weights, shipped_weights
 
-SHIPPED = "weights.safetensors"
-FORMAT = "bids_cpmae-2"
 TRAINING_ONLY = ("counts", "sums")
-
-
-def shipped_weights() -> Path:
-    """Where the package keeps its weights."""
-    return Path(str(files("bids_cpmae.data").joinpath(SHIPPED)))
-
-
-@lru_cache(maxsize=4)
-def weights_version(path: Path | None = None) -> str:
-    """First twelve digits of the SHA-256 of a weights file, or of the shipped one and the portrait beside it."""
-    files = [Path(path)] if path else [shipped_weights(), shipped_weights().with_name(PORTRAIT)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)
@@ -63,27 +47,6 @@ def save_weights(path: Path, skull: VQVAE, brain: VQVAE, mae: MaskedAutoencoder,
     save_file(tensors, path, metadata={"format": FORMAT, **shapes})
     os.chmod(path, 0o644)
     return Path(path)
-
-
-def check_weights(path: Path | None = None) -> None:
-    """See that a weights file is there and of this version, without loading it into memory.
-
-    Raises
-    ------
-    WeightsError
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path) if path else shipped_weights()
-    try:
-        with safe_open(path, "pt") as file:
-            found = (file.metadata() or {}).get("format")
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{path}: cannot be read as model weights ({error}); give a file of `cpmae train mae`"
-        ) from error
-    if found != FORMAT:
-        raise WeightsError(f"{path}: not weights of this version (format {found!r}, wanted {FORMAT!r})")
 
 
 @lru_cache(maxsize=1)

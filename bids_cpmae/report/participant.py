@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from bids_cpmae.bids.lock import locked
 from bids_cpmae.bids.naming import Outputs, outputs_of
 from bids_cpmae.bids.sidecar import read_sidecar
 from bids_cpmae.bids.verdicts import LOGS, PASS, REVIEW, without_paths
-from bids_cpmae.errors import OutputError, ScanError
+from bids_cpmae.errors import OutputError
 from bids_cpmae.report import viewer
+from bids_cpmae.report.drawing import Drawing, draw, kept
 from bids_cpmae.report.measures import Dataset
 from bids_cpmae.report.page import VERDICTS, citation, dataset_name, fill, made_with, page_name
-from bids_cpmae.report.pictures import Picture, face_pictures, read_volume, seam_pictures
+from bids_cpmae.report.pictures import read_volume
 from bids_cpmae.report.tables import suffix_of
 
 # of an image's sidecar: how it was made
@@ -36,13 +36,11 @@ class Scan:
         File name of the image written; empty if there is none.
     note : str
         Why there is no picture, or not every one.
-    faces, slices : list of Picture
+    drawing : Drawing
     made : dict of str to str
         How it was made, from its sidecar.
     image : Path or None
         The image written.
-    volume : str
-        Small copy for the 3-D view, Base64; empty if there is none.
     """
 
     anchor: str
@@ -52,14 +50,14 @@ class Scan:
     reason: str
     name: str = ""
     note: str = ""
-    faces: list[Picture] = field(default_factory=list)
-    slices: list[Picture] = field(default_factory=list)
+    drawing: Drawing = field(default_factory=Drawing)
     made: dict[str, str] = field(default_factory=dict)
     image: Path | None = None
-    volume: str = ""
 
 
-def write_report(output_dir: Path, participant: str, *, names: Callable[[str], Outputs] = outputs_of) -> Path:
+def write_report(
+    output_dir: Path, participant: str, *, names: Callable[[str], Outputs] = outputs_of, drawings: Path | None = None
+) -> Path:
     """Write a participant's page, ``sub-X.html``; what lies in the output tree is all that it is made of.
 
     Parameters
@@ -69,6 +67,8 @@ def write_report(output_dir: Path, participant: str, *, names: Callable[[str], O
         Label without ``sub-``.
     names : callable
         From a raw scan's path to those of what was written for it.
+    drawings : Path, optional
+        Folder of what has been drawn already; see `bids_cpmae.report.drawing`.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def write_report(output_dir: Path, participant: str, *, names: Callable[[str], O
     rows = dataset.of(participant)
     if not rows:
         raise OutputError(f"{output_dir}: no verdict for sub-{participant}; run the participant level first")
-    scans = [scan_of(output_dir, row, names) for row in rows]
+    scans = [scan_of(output_dir, row, names, drawings) for row in rows]
     spacing, fitting, left_out = _choose_volumes(scans)
     text = fill(
         "participant.html.j2",
@@ -107,7 +107,9 @@ def anchor_of(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]", "_", source.rsplit("/", 1)[-1].split(".")[0])
 
 
-def scan_of(output_dir: Path, row: dict[str, str], names: Callable[[str], Outputs] = outputs_of) -> Scan:
+def scan_of(
+    output_dir: Path, row: dict[str, str], names: Callable[[str], Outputs] = outputs_of, drawings: Path | None = None
+) -> Scan:
     """A line of the table and what was written for it; the scan's own pictures only where it has been written."""
     source = row["source"]
     scan = Scan(
@@ -125,22 +127,10 @@ def scan_of(output_dir: Path, row: dict[str, str], names: Callable[[str], Output
     scan.name, scan.image = image.name, image
     sidecar = read_sidecar(output_dir / outputs.image_sidecar)
     scan.made = {name: _plain(sidecar[name]) for name in MADE if name in sidecar}
-    try:
-        _draw(scan, mask)
-    except ScanError as error:
-        scan.note = f"Not drawn: {without_paths(str(error), output_dir)}."
+    scan.drawing = (kept(drawings, image, mask) if drawings else None) or draw(image, mask)
+    if scan.drawing.missing:
+        scan.note = f"Not drawn: {without_paths(scan.drawing.missing, output_dir)}."
     return scan
-
-
-def _draw(scan: Scan, mask: Path) -> None:
-    volume, affine = read_volume(scan.image)
-    replaced = read_volume(mask) if mask.is_file() else (None, None)
-    with ThreadPoolExecutor(1) as beside:
-        faces = beside.submit(face_pictures, volume, affine)
-        scan.slices = seam_pictures(volume, affine, None if replaced[0] is None else replaced[0] > 0, replaced[1])
-        scan.volume = viewer.as_text(viewer.preview(volume, affine, viewer.SPACINGS_MM[0]))
-    # last, since a scan without a whole head in it has slices all the same
-    scan.faces = faces.result()
 
 
 def _plain(value: object) -> str:
@@ -155,17 +145,17 @@ def _choose_volumes(scans: list[Scan]) -> tuple[float, int, int]:
     float, int, int
         Voxel size in mm, and how many are there and were taken away.
     """
-    drawn = [scan for scan in scans if scan.volume]
+    drawn = [scan for scan in scans if scan.drawing.volume]
     finest, *coarser = viewer.SPACINGS_MM
-    spacing, fitting = finest, viewer.fitting([scan.volume for scan in drawn])
+    spacing, fitting = finest, viewer.fitting([scan.drawing.volume for scan in drawn])
     for spacing in coarser if fitting < len(drawn) else ():
         for scan in drawn:
-            scan.volume = viewer.as_text(viewer.preview(*read_volume(scan.image), spacing))
-        fitting = viewer.fitting([scan.volume for scan in drawn])
+            scan.drawing.volume = viewer.as_text(viewer.preview(*read_volume(scan.image), spacing))
+        fitting = viewer.fitting([scan.drawing.volume for scan in drawn])
         if fitting == len(drawn):
             break
     for scan in drawn[fitting:]:
-        scan.volume = ""
+        scan.drawing.volume = ""
     return spacing, fitting, len(drawn) - fitting
 
 

@@ -19,7 +19,9 @@ from bids_cpmae.report.participant import write_report
 LOG = logging.getLogger("bids_cpmae")
 
 
-def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int = 1) -> list[Path]:
+def write_reports(
+    output_dir: Path, participants: Iterable[str], *, nprocs: int = 1, drawings: Path | None = None
+) -> list[Path]:
     """Write the pages of participants, and the dataset's page with what is known so far.
 
     Parameters
@@ -28,7 +30,9 @@ def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int 
     participants : iterable of str
         Labels without ``sub-``.
     nprocs : int
-        Pages at a time; each takes about 1 GB of memory for a scan of 1 mm.
+        Pages at a time; each takes about 1 GB of memory where a scan of 1 mm has yet to be drawn.
+    drawings : Path, optional
+        Folder of what has been drawn already; see `bids_cpmae.report.drawing`.
 
     Returns
     -------
@@ -37,6 +41,7 @@ def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int 
         may show what is not in the tree any more.
     """
     labels = sorted(set(participants))
+    work = partial(write_report, output_dir, drawings=drawings)
     if nprocs > 1 and labels:
         # forked copies of threads of the numerical libraries would hang: workers come from a clean server process,
         # which after a run has those libraries at hand
@@ -45,19 +50,19 @@ def write_reports(output_dir: Path, participants: Iterable[str], *, nprocs: int 
             workers, mp_context=get_context("forkserver"), initializer=_start, initargs=(nprocs // workers,)
         ) as pool:
             try:
-                futures = {_handed_over(pool, output_dir, label): label for label in labels}
+                futures = {_handed_over(pool, work, label): label for label in labels}
                 written = [_tried(output_dir, futures[future], future.result) for future in as_completed(futures)]
             except KeyboardInterrupt:
                 end_now(pool)
                 raise
     else:
-        written = [_tried(output_dir, label, partial(write_report, output_dir, label)) for label in labels]
+        written = [_tried(output_dir, label, partial(work, label)) for label in labels]
     return [*sorted(filter(None, written)), *filter(None, [write_overview(output_dir, refresh=False)])]
 
 
-def _handed_over(pool: ProcessPoolExecutor, output_dir: Path, label: str) -> Future:
+def _handed_over(pool: ProcessPoolExecutor, work, label: str) -> Future:
     try:
-        return pool.submit(write_report, output_dir, label)
+        return pool.submit(work, label)
     except Exception as error:
         # no worker can be started
         future = Future()

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from bids_cpmae.data import PORTRAIT as SHIPPED
 from bids_cpmae.imaging.headspace import CoordinateMap, grid_points, head_affine, head_shape
 from bids_cpmae.imaging.intensity import BRAIN_LEVEL
 from bids_cpmae.imaging.registration import Grid
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import HEAD_BIT, SPACING, load_template, save_portrait
-from bids_cpmae.imaging.template import PORTRAIT as SHIPPED
 from bids_cpmae.training import shapes
 from bids_cpmae.training.bank import PORTRAIT, Bank
 from bids_cpmae.training.mending import finished

@@ -297,6 +297,32 @@ class MeasureScan(ScanInterface):
         return {"measures": measures}
 
 
+class DrawScanInputSpec(BaseInterfaceInputSpec):
+    refaced_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    drawings_dir = traits.Str(mandatory=True, desc="where pages look for what has been drawn", nohash=True)
+    version = traits.Str(__version__, usedefault=True, desc="so that another version draws anew")
+
+
+class DrawScan(SimpleInterface):
+    """`bids_cpmae.report.drawing.draw`, beside the steps that judge a scan.
+
+    It fails no scan: what could not be drawn is tried again, and told, when the page is written.
+    """
+
+    input_spec, output_spec = DrawScanInputSpec, TraitedSpec
+
+    def _run_interface(self, runtime):
+        from bids_cpmae.report.drawing import draw, keep
+
+        image, mask = Path(self.inputs.refaced_file), Path(self.inputs.mask_file)
+        with suppress(Exception):
+            drawing = draw(image, mask)
+            if not drawing.missing:
+                keep(drawing, Path(self.inputs.drawings_dir), image, mask)
+        return runtime
+
+
 class PublishScanInputSpec(ScanInputSpec):
     refaced_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)

@@ -23,6 +23,11 @@ def verdict_path(work_dir: Path, scan: Scan) -> Path:
     return work_dir / "verdicts" / f"{scan.relative.replace('/', '__')}.json"
 
 
+def drawings_dir(work_dir: Path) -> Path:
+    """Where what pages show of scans is kept in the work folder."""
+    return work_dir / "drawings"
+
+
 def init_participant_wf(
     *,
     participant: str,
@@ -65,6 +70,7 @@ def init_participant_wf(
             in_file=scan.path,
             verdict_file=verdict_path(work_dir, scan),
             output_dir=output_dir,
+            drawings_dir=drawings_dir(work_dir),
             suffix=scan.suffix,
             part=scan.entities.get("part", ""),
             raw_sidecar=raw_metadata(bids_dir, scan.relative),

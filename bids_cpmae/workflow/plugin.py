@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -18,6 +19,8 @@ from bids_cpmae.processes import bind, end_now, use_threads
 KILLED = "a worker process was killed, most likely for want of memory"
 LOST = "something is missing in the work folder; run again with --clean-workdir"
 ATTEMPTS = 2
+# how long a pool that broke may go unnoticed
+PATIENCE_S, IDLE_S = 0.2, 0.01
 
 
 def quiet_nipype(level: int) -> None:
@@ -40,8 +43,8 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     """Workers started afresh after one was killed, where nipype's own plugin waits for ever.
 
     A killed worker breaks the whole pool, and nobody knows whose node it was: all that ran are tried once more, and
-    those that meet the same end again have failed. Takes nipype's ``plugin_args``, ``log_level``
-    and ``threads`` of a process.
+    those that meet the same end again have failed. The end of a job wakes this plugin, which need not poll: nipype's
+    ``poll_sleep_duration`` may be 0. Takes nipype's ``plugin_args``, ``log_level`` and ``threads`` of a process.
 
     Attributes
     ----------
@@ -53,6 +56,7 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         super().__init__(plugin_args=plugin_args)
         self._jobs: dict[int, tuple] = {}
         self.causes: dict[str, str] = {}
+        self._news = threading.Event()
         # processes start with the first job: the pool made above has none yet
         self.pool.shutdown(wait=False)
         self.pool = self._new_pool()
@@ -72,6 +76,12 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             # asked while waiting for the steps that went on beside one that failed
             end_now(self.pool)
             raise
+
+    def _send_procs_to_workers(self, updatehash=False, graph=None):
+        super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+        self._news.wait(PATIENCE_S if self.pending_tasks else IDLE_S)
+        # before results are looked at: what ends from now on is seen there, or wakes the next wait
+        self._news.clear()
 
     def _sort_jobs(self, jobids, scheduler="tsort"):
         """Participant by participant: what is begun is ended first, and the work folder does not hold all at once."""
@@ -112,6 +122,7 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         # runs in the pool's own thread, where what is raised is lost: a broken pool is dealt with in _get_result
         if not args.cancelled() and args.exception() is None:
             super()._async_callback(args)
+        self._news.set()
 
     def _get_result(self, taskid):
         future = self._task_obj[taskid]

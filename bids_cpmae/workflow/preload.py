@@ -17,4 +17,5 @@ with suppress(Exception):
     import ants  # noqa: F401
     import torch  # noqa: F401
 
+    import bids_cpmae.report.participant  # noqa: F401
     import bids_cpmae.workflow.interfaces  # noqa: F401

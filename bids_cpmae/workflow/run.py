@@ -31,13 +31,14 @@ from bids_cpmae.errors import CPMAEError, OutputError, reason_in
 from bids_cpmae.settings import Settings
 from bids_cpmae.signals import unstopped
 from bids_cpmae.workflow.batch import BATCH_POLL_S, RESULT_S, ask_by_node, batch_arguments, is_batch
-from bids_cpmae.workflow.participant import verdict_path
+from bids_cpmae.workflow.participant import drawings_dir, verdict_path
 from bids_cpmae.workflow.plugin import KILLED, LOST, SturdyMultiProcPlugin, quiet_nipype
 from bids_cpmae.workflow.workers import prepare_workers
 
 LOG = logging.getLogger("bids_cpmae")
 SILENT_DEATH = "the process ended without a message (killed for want of memory?); see `crash` in the work folder"
 TAKEN = "what was written is not there any more, for another run worked on the same scan; run again"
+# of plugins of nipype that are no batch system; our own needs not poll
 POLL_S = 0.2
 # schedulers kill what has not ended some 30 s after they asked; other runs may hold the lock of the tables
 LAST_WORDS_S = 5.0
@@ -49,7 +50,7 @@ def build_workflow(settings: Settings, scans: list[Scan]):
     """One nipype workflow for the run, a sub-workflow a participant."""
     from nipype.pipeline import engine as pe
 
-    from bids_cpmae.model.weights import weights_version
+    from bids_cpmae.model.weightsfile import weights_version
     from bids_cpmae.workflow.participant import init_participant_wf
 
     workflow = pe.Workflow(name="bids_cpmae_wf", base_dir=str(settings.work_dir))
@@ -60,7 +61,7 @@ def build_workflow(settings: Settings, scans: list[Scan]):
         "remove_unnecessary_outputs": "false",
         "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
         "check_version": "false",
-        "poll_sleep_duration": str(BATCH_POLL_S if batch else POLL_S),
+        "poll_sleep_duration": str(BATCH_POLL_S if batch else POLL_S if settings.plugin else 0),
         "job_finished_timeout": str(RESULT_S),
     }
     for participant in sorted({scan.participant for scan in scans}):
@@ -179,7 +180,10 @@ def _report(settings: Settings, scans: list[Scan], verdicts: list[Verdict]) -> N
     from bids_cpmae.report.private import write_before_after
     from bids_cpmae.report.write import write_reports
 
-    write_reports(settings.output_dir, {scan.participant for scan in scans}, nprocs=settings.nprocs)
+    write_reports(
+        settings.output_dir, {scan.participant for scan in scans}, nprocs=settings.nprocs,
+        drawings=drawings_dir(settings.work_dir),
+    )  # fmt: skip
     if not settings.private_dir:
         return
     for scan, verdict in zip(scans, verdicts):

@@ -15,6 +15,7 @@ from bids_cpmae.workflow.interfaces import (
     AlignHead,
     CertifyScan,
     ComposeFace,
+    DrawScan,
     LocateFace,
     MeasureScan,
     PublishScan,
@@ -53,6 +54,8 @@ class ScanPlan:
         Where the scan's verdict is left, whatever happens.
     output_dir : Path
         Root of the derivative.
+    drawings_dir : Path
+        Where what a page shows of the scan is kept.
     suffix, part : str
         BIDS' suffix, and its ``part`` or nothing.
     raw_sidecar, sidecar_settings : dict
@@ -72,6 +75,7 @@ class ScanPlan:
     in_file: Path
     verdict_file: Path
     output_dir: Path
+    drawings_dir: Path
     noise_seed: int
     suffix: str = "T1w"
     part: str = ""
@@ -273,12 +277,13 @@ def _connect_known(workflow: pe.Workflow, inputnode, *nodes) -> None:
 
 
 def _finish(workflow: pe.Workflow, plan: ScanPlan, inputnode, *, located, composed) -> None:
-    """Certify, measure and publish what was composed under a located mask."""
+    """Certify, measure and publish what was composed under a located mask, and draw it meanwhile."""
     looks = memory_gb(plan.in_file, LOOK_GB)
     certify_scan = pe.Node(CertifyScan(), name="certify_scan", mem_gb=looks)
     measure_scan = pe.Node(
         MeasureScan(regions=list(plan.regions), tissue=_shows_tissue(plan)), name="measure_scan", mem_gb=looks
     )
+    draw_scan = pe.Node(DrawScan(drawings_dir=str(plan.drawings_dir)), name="draw_scan", mem_gb=looks)
     publish_scan = pe.Node(
         PublishScan(
             output_dir=str(plan.output_dir), raw_sidecar=plan.raw_sidecar, settings=plan.sidecar_settings,
@@ -291,9 +296,11 @@ def _finish(workflow: pe.Workflow, plan: ScanPlan, inputnode, *, located, compos
     workflow.connect([
         (located, certify_scan, masks),
         (located, measure_scan, [masks[0], ("map_file", "map_file"), ("measures", "located")]),
-        (located, publish_scan, [("mask_file", "mask_file")]),
+        (located, draw_scan, [masks[0]]),
+        (located, publish_scan, [masks[0]]),
         (composed, certify_scan, [("out_file", "refaced_file")]),
         (composed, measure_scan, [("out_file", "refaced_file")]),
+        (composed, draw_scan, [("out_file", "refaced_file")]),
         (composed, publish_scan, [("out_file", "refaced_file")]),
         (certify_scan, measure_scan, [("certificate", "certificate")]),
         (measure_scan, publish_scan, [("measures", "measures")]),
