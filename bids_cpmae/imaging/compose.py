@@ -30,6 +30,8 @@ GAIN_LIMITS = (0.4, 2.5)
 MEMBRANE_SCALES = ({1.0: 1.0}, {2.0: 0.3, 4.0: 0.1})
 MEMBRANE_BLOCK_MM = 2.0
 MEMBRANE_FADE = 0.01
+# kept bone beside new skin is no difference in brightness: the new head keeps at least this share of itself
+MEMBRANE_LEAVES = 0.8
 TISSUE, EDGE = 0.25, 0.1
 # a drawn head fades into the air over several millimetres, where a scan has a skin: next to air, what is less than the
 # first of these shares of the tissue nearby is air, what is more than the second is tissue
@@ -94,7 +96,7 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     floor = background.level
     new = np.sqrt(new * new + floor * floor)
     residual = np.where(inside | (air[box] & (new < 1.5 * floor)), 0, scan - new)
-    new = new if alone else new + membrane(residual, ~inside, spacing)
+    new = new if alone else np.maximum(new + membrane(residual, ~inside, spacing), MEMBRANE_LEAVES * new)
     new = match_detail(scan, new, inside, level, spacing, noise=quiet, alone=alone)
 
     times = GRAIN_MOST_LARGE if large_voxels(spacing) else GRAIN_MOST
