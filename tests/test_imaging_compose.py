@@ -128,6 +128,20 @@ def test_membrane_closes_a_step_in_the_synthetic_head(tmp_path):
     assert border_step(values, phantom.face, source.spacing) <= 1.2 * untouched
 
 
+def test_bone_beside_new_skin_leaves_no_hole_in_it(tmp_path):
+    phantom = make_phantom(tmp_path, FINE)
+    source = load_source(phantom.path)
+    # dark where it is kept, all around the mask: bone, over which the new head has flesh
+    near = binary_dilation(phantom.face, iterations=2)
+    dark = np.where(near & ~phantom.face, source.stored // 10, source.stored).astype(source.stored.dtype)
+    synthetic = synthetic_of(FINE, gain=1.0)
+    values = values_of(source, compose_face(replace(source, stored=dark), phantom.face, synthetic, seed=1))
+    level = tissue_level(synthetic[synthetic > 0])
+    flesh = phantom.face & ~binary_erosion(phantom.face) & (gaussian_filter(synthetic, 1) > 0.8 * level)
+    assert flesh.sum() > 100
+    assert np.quantile(values[flesh] / synthetic[flesh], 0.05) > 0.5
+
+
 def test_seed_decides_the_noise(plain_phantom):
     source, synthetic = load_source(plain_phantom.path), synthetic_of(CASES["RAS"])
     one, again, other = (compose_face(source, plain_phantom.face, synthetic, seed=s) for s in (1, 1, 2))

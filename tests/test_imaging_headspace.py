@@ -7,6 +7,7 @@ from heads import average_head
 from bids_cpmae.imaging.headspace import (
     AC_VOXEL,
     CoordinateMap,
+    Displacement,
     apply_affine,
     covering_grid,
     grid_points,
@@ -90,6 +91,8 @@ def test_resampling_through_a_map_looks_where_the_map_says(turn):
     assert inside.mean() > 0.6
     np.testing.assert_allclose(found[0][inside], (bend(points) @ weights)[inside], atol=2e-3)
     np.testing.assert_allclose(found[1], 2 * found[0], rtol=1e-5)
+    shifted = resample(ramp, volume, target, shape, through=Displacement(affine, bend.shift()))
+    np.testing.assert_allclose(shifted, found[0], atol=1e-4)
 
 
 def test_downsampling_keeps_the_mean_and_quietens_noise():

@@ -73,6 +73,15 @@ def test_a_worker_killed_again_and_again_fails_alone(tmp_path):
     assert (tmp_path / "always.txt").stat().st_size == 2
 
 
+def test_the_end_of_a_job_starts_the_next(tmp_path, monkeypatch):
+    # one that waited to look for it would wait for longer than this takes
+    monkeypatch.setattr("bids_cpmae.workflow.plugin.PATIENCE_S", 60)
+    started = time.monotonic()
+    ended, error = run(tmp_path, *(node(f"job{n}", tmp_path / f"{n}.txt", 0) for n in range(3)))
+    assert error is None and len(ended) >= 3
+    assert time.monotonic() - started < 60
+
+
 class BreaksAtOnce(ProcessPoolExecutor):
     """Its worker is killed while a job is handed over: the job is refused somewhere on its way, or lost."""
 
