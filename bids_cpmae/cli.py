@@ -224,6 +224,7 @@ def share(settings: Settings) -> bool:
     """Put the raw dataset together around the derivative; whether nobody had to be left out."""
     from bids_cpmae.bids.rawlayout import assemble_raw
     from bids_cpmae.report.write import write_reports
+    from bids_cpmae.workflow.participant import drawings_dir
 
     labels = tuple(label.removeprefix("sub-") for label in settings.participants)
     report = assemble_raw(
@@ -231,7 +232,9 @@ def share(settings: Settings) -> bool:
         accept_review=settings.accept_review, link=settings.link, dates=settings.dates,
     )  # fmt: skip
     if report.left_out:
-        write_reports(settings.output_dir, report.left_out, nprocs=settings.nprocs)
+        write_reports(
+            settings.output_dir, report.left_out, nprocs=settings.nprocs, drawings=drawings_dir(settings.work_dir)
+        )
     print("\n".join(report.lines()))
     return report.complete
 

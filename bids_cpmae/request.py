@@ -14,7 +14,7 @@ from bids_cpmae.settings import Settings, cpu_count
 
 LEVELS = ("participant", "group")
 # what a run makes in its work folder, and all that --clean-workdir takes away
-WORK_FOLDERS = ("bids_cpmae_wf", "verdicts", "crash")
+WORK_FOLDERS = ("bids_cpmae_wf", "bids_cpmae_drawings", "verdicts", "crash")
 SCAN_GB = 4.0
 # where the run's own derivative lies in a raw dataset
 DERIVATIVE = Path("derivatives", "bids_cpmae")

@@ -192,10 +192,10 @@ def test_dry_run_lists_and_writes_nothing(raw, tmp_path, capsys):
 
 
 def test_cleaning_the_work_folder_takes_only_what_a_run_made(tmp_path):
-    from bids_cpmae.request import clean_work
+    from bids_cpmae.request import WORK_FOLDERS, clean_work
 
-    for name in ("bids_cpmae_wf/x", "verdicts", "crash", "thesis"):
-        (tmp_path / name).mkdir(parents=True)
+    for name in ("bids_cpmae_wf/x", *WORK_FOLDERS, "thesis"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
     (tmp_path / "notes.txt").write_text("mine")
     clean_work(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "thesis"]

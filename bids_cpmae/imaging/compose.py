@@ -20,6 +20,7 @@ from bids_cpmae.imaging.filters import gaussian, smooth_step
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.noise import GRAIN_FROM, Grain, grained, neighbours, quiet_sigma
+from bids_cpmae.imaging.skin import air_around
 from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
 
 RING_MM = 20.0
@@ -30,8 +31,6 @@ GAIN_LIMITS = (0.4, 2.5)
 MEMBRANE_SCALES = ({1.0: 1.0}, {2.0: 0.3, 4.0: 0.1})
 MEMBRANE_BLOCK_MM = 2.0
 MEMBRANE_FADE = 0.01
-# kept bone beside new skin is no difference in brightness: the new head keeps at least this share of itself
-MEMBRANE_LEAVES = 0.8
 TISSUE, EDGE = 0.25, 0.1
 # a drawn head fades into the air over several millimetres, where a scan has a skin: next to air, what is less than the
 # first of these shares of the tissue nearby is air, what is more than the second is tissue
@@ -96,7 +95,10 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     floor = background.level
     new = np.sqrt(new * new + floor * floor)
     residual = np.where(inside | (air[box] & (new < 1.5 * floor)), 0, scan - new)
-    new = new if alone else np.maximum(new + membrane(residual, ~inside, spacing), MEMBRANE_LEAVES * new)
+    # where flesh comes to lie on kept bone the two differ in what they show, and not in brightness
+    bone = ~scan_tissue & (new > TISSUE * level) & ~air_around(inside | scan_tissue)
+    residual[bone] = 0
+    new = new if alone else new + membrane(residual, ~inside & ~bone, spacing)
     new = match_detail(scan, new, inside, level, spacing, noise=quiet, alone=alone)
 
     times = GRAIN_MOST_LARGE if large_voxels(spacing) else GRAIN_MOST

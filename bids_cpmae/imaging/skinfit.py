@@ -98,10 +98,9 @@ def cover_bone(
     solid = blocks(new, block) > EDGE * level
     height = _height(np.where(masked, solid, tissue), wide)
     bare = np.where(bone, np.clip(height + BONE_MM, 0, APART_MM), np.float32(0))
-    # what lies at the scan's own skin is to stay where it is, but the bare places are what counts
-    still = border & (np.abs(height) < NEAR_MM)
-    weight = np.where(bare > 0, 1.0, np.where(still, BESIDE_BARE, 0.0)).astype(np.float32)
-    return _moved(new, block, _height(solid | core, wide), bare, weight, spacing)
+    # what lies at the scan's own skin stays where it is
+    weight = (bare > 0) | (border & (np.abs(height) < NEAR_MM))
+    return _moved(new, block, _height(solid | core, wide), bare, weight.astype(np.float32), spacing)
 
 
 def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:

@@ -68,12 +68,20 @@ def kept(folder: Path, image: Path, mask: Path) -> Drawing | None:
         stored = json.loads((folder / _name(image, mask)).read_text(encoding="utf-8"))
         pictures = {name: [Picture(**picture) for picture in stored.pop(name)] for name in ("faces", "slices")}
         return Drawing(**pictures, **stored)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def _name(image: Path, mask: Path) -> str:
     content = hashlib.sha256(__version__.encode())
     for path in (image, mask):
-        content.update(hashlib.sha256(path.read_bytes()).digest())
+        content.update(_digest(path))
     return f"{content.hexdigest()}.json"
+
+
+def _digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.digest()

@@ -37,6 +37,7 @@ class Scan:
     note : str
         Why there is no picture, or not every one.
     drawing : Drawing
+        Empty where nothing was written.
     made : dict of str to str
         How it was made, from its sidecar.
     image : Path or None
@@ -58,7 +59,7 @@ class Scan:
 def write_report(
     output_dir: Path, participant: str, *, names: Callable[[str], Outputs] = outputs_of, drawings: Path | None = None
 ) -> Path:
-    """Write a participant's page, ``sub-X.html``; what lies in the output tree is all that it is made of.
+    """Write a participant's page, ``sub-X.html``; what lies in the output tree is all that it shows.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def write_report(
     names : callable
         From a raw scan's path to those of what was written for it.
     drawings : Path, optional
-        Folder of what has been drawn already; see `bids_cpmae.report.drawing`.
+        Folder of what has been drawn already, of files of the same content; see `bids_cpmae.report.drawing`.
 
     Raises
     ------

@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bids_cpmae.data import WEIGHTS
 from bids_cpmae.training import mae, vqvae
 from bids_cpmae.training.bank import Bank
-
-WEIGHTS = "weights.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

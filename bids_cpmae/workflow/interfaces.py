@@ -305,20 +305,20 @@ class DrawScanInputSpec(BaseInterfaceInputSpec):
 
 
 class DrawScan(SimpleInterface):
-    """`bids_cpmae.report.drawing.draw`, beside the steps that judge a scan.
+    """`bids_cpmae.report.drawing.draw`, beside the steps that judge a scan, none of which hangs on it.
 
-    It fails no scan: what could not be drawn is tried again, and told, when the page is written.
+    What could not be drawn is tried again, and told, when the page is written.
     """
 
     input_spec, output_spec = DrawScanInputSpec, TraitedSpec
 
     def _run_interface(self, runtime):
-        from bids_cpmae.report.drawing import draw, keep
-
         image, mask = Path(self.inputs.refaced_file), Path(self.inputs.mask_file)
         with suppress(Exception):
+            from bids_cpmae.report.drawing import draw, keep
+
             drawing = draw(image, mask)
-            if not drawing.missing:
+            if drawing.slices:
                 keep(drawing, Path(self.inputs.drawings_dir), image, mask)
         return runtime
 

@@ -25,7 +25,7 @@ def verdict_path(work_dir: Path, scan: Scan) -> Path:
 
 def drawings_dir(work_dir: Path) -> Path:
     """Where what pages show of scans is kept in the work folder."""
-    return work_dir / "drawings"
+    return work_dir / "bids_cpmae_drawings"
 
 
 def init_participant_wf(

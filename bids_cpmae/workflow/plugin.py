@@ -19,8 +19,10 @@ from bids_cpmae.processes import bind, end_now, use_threads
 KILLED = "a worker process was killed, most likely for want of memory"
 LOST = "something is missing in the work folder; run again with --clean-workdir"
 ATTEMPTS = 2
-# how long a pool that broke may go unnoticed
+# how long a pool that broke may go unnoticed; the pause where there is nothing to wait for
 PATIENCE_S, IDLE_S = 0.2, 0.01
+# the step on which no other hangs
+DRAWING = "draw_scan"
 
 
 def quiet_nipype(level: int) -> None:
@@ -43,8 +45,9 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
     """Workers started afresh after one was killed, where nipype's own plugin waits for ever.
 
     A killed worker breaks the whole pool, and nobody knows whose node it was: all that ran are tried once more, and
-    those that meet the same end again have failed. The end of a job wakes this plugin, which need not poll: nipype's
-    ``poll_sleep_duration`` may be 0. Takes nipype's ``plugin_args``, ``log_level`` and ``threads`` of a process.
+    those that meet the same end again have failed. The end of a job wakes this plugin, so that nipype's
+    ``poll_sleep_duration`` is to be 0; ``max_jobs`` is not heeded. Takes nipype's ``plugin_args``, ``log_level`` and
+    ``threads`` of a process.
 
     Attributes
     ----------
@@ -60,6 +63,8 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         # processes start with the first job: the pool made above has none yet
         self.pool.shutdown(wait=False)
         self.pool = self._new_pool()
+        # there are no more than processes anyhow, and nipype would not come by where this plugin waits
+        self.max_jobs = np.inf
 
     def run(self, graph, config, updatehash=False):
         """Run the graph; however that ends, no worker goes on behind the caller's back."""
@@ -78,14 +83,30 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             raise
 
     def _send_procs_to_workers(self, updatehash=False, graph=None):
+        """Hand over what can run, and wait until something of it has ended."""
+        done = self._done()
         super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
-        self._news.wait(PATIENCE_S if self.pending_tasks else IDLE_S)
+        # where a step was found done, others may run
+        if self._done() == done:
+            self._news.wait(PATIENCE_S if self.pending_tasks else IDLE_S)
         # before results are looked at: what ends from now on is seen there, or wakes the next wait
         self._news.clear()
 
+    def _done(self) -> int:
+        """How many steps have ended."""
+        return int(np.sum(self.proc_done & ~self.proc_pending))
+
     def _sort_jobs(self, jobids, scheduler="tsort"):
-        """Participant by participant: what is begun is ended first, and the work folder does not hold all at once."""
-        return sorted(jobids, key=lambda job: (self.procs[job].fullname.split(".")[1:-1], job))
+        """Participant by participant: what is begun is ended first, and the work folder does not hold all at once.
+
+        What is drawn is for the page, and comes after what a scan waits for.
+        """
+
+        def place(job):
+            *_, name = path = self.procs[job].fullname.split(".")[1:]
+            return path[:-1], name == DRAWING, job
+
+        return sorted(jobids, key=place)
 
     @property
     def unfinished(self) -> bool:

@@ -38,7 +38,7 @@ from bids_cpmae.workflow.workers import prepare_workers
 LOG = logging.getLogger("bids_cpmae")
 SILENT_DEATH = "the process ended without a message (killed for want of memory?); see `crash` in the work folder"
 TAKEN = "what was written is not there any more, for another run worked on the same scan; run again"
-# of plugins of nipype that are no batch system; our own needs not poll
+# of plugins of nipype that are no batch system; our own does not poll
 POLL_S = 0.2
 # schedulers kill what has not ended some 30 s after they asked; other runs may hold the lock of the tables
 LAST_WORDS_S = 5.0
@@ -61,7 +61,7 @@ def build_workflow(settings: Settings, scans: list[Scan]):
         "remove_unnecessary_outputs": "false",
         "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
         "check_version": "false",
-        "poll_sleep_duration": str(BATCH_POLL_S if batch else POLL_S if settings.plugin else 0),
+        "poll_sleep_duration": str(BATCH_POLL_S if batch else 0 if is_own(settings) else POLL_S),
         "job_finished_timeout": str(RESULT_S),
     }
     for participant in sorted({scan.participant for scan in scans}):
@@ -92,13 +92,18 @@ def wants_gpu(device: str) -> bool:
     return device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists())
 
 
+def is_own(settings: Settings) -> bool:
+    """Whether nodes run in processes of our own plugin, which takes the place of nipype's of that name."""
+    return not settings.plugin or settings.plugin["plugin"] == OWN_PLUGIN
+
+
 def plugin_of(settings: Settings, scans: int) -> dict:
     """nipype's ``plugin`` and ``plugin_args`` for so many scans.
 
     Worker processes even for a single one, so that none takes all down.
     """
     name, more = (settings.plugin["plugin"], settings.plugin["plugin_args"]) if settings.plugin else (OWN_PLUGIN, {})
-    if name != OWN_PLUGIN:
+    if not is_own(settings):
         return {"plugin": name, "plugin_args": batch_arguments(more) if is_batch(name) else dict(more)}
     # forked copies of threads of torch or ITK would hang: workers come from a clean server process
     arguments = {"n_procs": settings.nprocs, "memory_gb": settings.memory_gb, "raise_insufficient": False,
