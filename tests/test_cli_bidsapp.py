@@ -191,6 +191,19 @@ def test_dry_run_lists_and_writes_nothing(raw, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
 
+def test_the_process_of_a_run_does_without_torch(raw, tmp_path):
+    code = (
+        "import sys, bids_cpmae.cli as cli\n"
+        "cli.main(sys.argv[1:])\n"
+        "import bids_cpmae.workflow.run, bids_cpmae.report.write, bids_cpmae.model.weightsfile as weights\n"
+        "weights.check_weights(), weights.weights_version()\n"
+        "heavy = {'torch', 'ants'} & set(sys.modules)\n"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    words = [raw, tmp_path / "out", "participant", "--dry-run"]
+    subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True)
+
+
 def test_cleaning_the_work_folder_takes_only_what_a_run_made(tmp_path):
     from bids_cpmae.request import WORK_FOLDERS, clean_work
 

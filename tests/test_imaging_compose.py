@@ -135,13 +135,13 @@ def test_bone_beside_new_skin_leaves_no_hole_in_it(tmp_path):
     # dark where it is kept beside the mask, but for a scalp over it: bone, where the new head has flesh
     head = gaussian_filter(synthetic, 1) > 0.25 * tissue_level(synthetic[synthetic > 0])
     beside = binary_dilation(phantom.face, iterations=3) & ~phantom.face
-    bone = beside & binary_erosion(head | phantom.face, iterations=2)
+    bone = beside & binary_erosion(head | phantom.face, iterations=3)
     dark = np.where(bone, source.stored // 10, source.stored).astype(source.stored.dtype)
     values = values_of(source, compose_face(replace(source, stored=dark), phantom.face, synthetic, seed=1))
     level = tissue_level(synthetic[synthetic > 0])
     flesh = phantom.face & ~binary_erosion(phantom.face) & (gaussian_filter(synthetic, 1) > 0.8 * level)
     assert flesh.sum() > 100
-    assert np.quantile(values[flesh] / synthetic[flesh], 0.05) > 0.5
+    assert np.quantile(values[flesh] / synthetic[flesh], 0.05) > 0.7
 
 
 def test_seed_decides_the_noise(plain_phantom):

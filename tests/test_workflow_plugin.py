@@ -35,10 +35,12 @@ def node(name, marker, times):
     return made
 
 
-def run(tmp_path, *nodes, plugin=SturdyMultiProcPlugin):
+def run(tmp_path, *nodes, plugin=SturdyMultiProcPlugin, chained=False):
     workflow = pe.Workflow("killed", base_dir=str(tmp_path))
-    workflow.config["execution"] = {"crashdump_dir": str(tmp_path / "crash"), "poll_sleep_duration": "0.1"}
+    workflow.config["execution"] = {"crashdump_dir": str(tmp_path / "crash"), "poll_sleep_duration": "0"}
     workflow.add_nodes(list(nodes))
+    for before, after in zip(nodes, nodes[1:] if chained else ()):
+        workflow.connect(before, "out", after, "marker_of_first")
     ended = []
     plugin = plugin(
         {"n_procs": 1, "memory_gb": 4, "n_gpu_procs": 0, "mp_context": "forkserver", "log_level": logging.CRITICAL,
@@ -77,8 +79,8 @@ def test_the_end_of_a_job_starts_the_next(tmp_path, monkeypatch):
     # one that waited to look for it would wait for longer than this takes
     monkeypatch.setattr("bids_cpmae.workflow.plugin.PATIENCE_S", 60)
     started = time.monotonic()
-    ended, error = run(tmp_path, *(node(f"job{n}", tmp_path / f"{n}.txt", 0) for n in range(3)))
-    assert error is None and len(ended) >= 3
+    ended, error = run(tmp_path, *(node(f"job{n}", tmp_path / f"{n}.txt", 0) for n in range(3)), chained=True)
+    assert error is None and [name for name, status in ended if status == "end"] == ["job0", "job1", "job2"]
     assert time.monotonic() - started < 60
 
 
