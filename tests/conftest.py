@@ -9,6 +9,9 @@ from browser import browser  # noqa: F401 (a fixture)
 from heads import as_image, average_head
 from phantoms import CASES, Phantom, make_phantom
 
+# ANTs counts its threads once a process, and a test may use it before any registration has asked for one
+os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+
 # files that take minutes: begun last, one would keep a worker after all others have ended
 LONG = (
     "test_containers", "test_workflow_contrasts", "test_cluster_slurm", "test_faults", "test_pipeline_privacy",
