@@ -94,11 +94,12 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     # the mean of a magnitude image: the signal, and the noise floor where there is none
     floor = background.level
     new = np.sqrt(new * new + floor * floor)
-    residual = np.where(inside | (air[box] & (new < 1.5 * floor)), 0, scan - new)
-    # where flesh comes to lie on kept bone the two differ in what they show, and not in brightness
-    bone = ~scan_tissue & (new > TISSUE * level) & ~air_around(inside | scan_tissue)
-    residual[bone] = 0
-    new = new if alone else new + membrane(residual, ~inside & ~bone, spacing)
+    if not alone:
+        # where flesh comes to lie on kept bone the two differ in what they show, and not in brightness
+        bone = ~scan_tissue & (new > TISSUE * level) & ~air_around(inside | scan_tissue)
+        hidden = inside | bone
+        residual = np.where(hidden | (air[box] & (new < 1.5 * floor)), 0, scan - new)
+        new = new + membrane(residual, ~hidden, spacing)
     new = match_detail(scan, new, inside, level, spacing, noise=quiet, alone=alone)
 
     times = GRAIN_MOST_LARGE if large_voxels(spacing) else GRAIN_MOST
