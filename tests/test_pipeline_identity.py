@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
-from bids_cpmae.evaluation.surface import skin_of
+from bids_cpmae.evaluation.surface import FAR_MM, skin_of
 from bids_cpmae.imaging.align import align_blanked, resample_to_scan
 from bids_cpmae.imaging.contrast import Anatomy, Stage
 from bids_cpmae.imaging.facemask import carry_face, locate_face, map_grid
@@ -30,6 +30,11 @@ def skin(source: SourceImage, stored: np.ndarray, mask: np.ndarray) -> tuple[np.
     )
     found = skin_of(surface) & binary_erosion(seen, iterations=EDGE_MM)
     return tuple(apply_affine(surface.affine, np.argwhere(part)) for part in (found, found & new))
+
+
+def apart(skin_points: cKDTree, points: np.ndarray) -> float:
+    """Mean distance in mm from points to a skin; of points of a grid, a median takes a few values only."""
+    return float(np.minimum(skin_points.query(points)[0], FAR_MM).mean())
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +63,11 @@ def first_skin(faces) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def between(faces, first_skin) -> float:
-    """How far in mm the new skins of the two scans lie apart, by the median."""
+    """How far in mm the new skins of the two scans lie apart."""
     (source, mask, stored), rigid = faces[1], faces[2]
     points = apply_affine(rigid, skin(source, stored, mask)[1])
     assert len(points) > 5000
-    return float(np.median(cKDTree(first_skin[0]).query(points)[0]))
+    return apart(cKDTree(first_skin[0]), points)
 
 
 def test_new_skins_of_two_contrasts_lie_on_each_other(faces, between):
@@ -78,8 +83,7 @@ def test_new_skins_are_not_the_old_one(faces, first_skin, between):
     for seed in OTHER_SEEDS:
         head = load_cpmae(None, "cpu").remodel(frame.volume, frame.blank, identity_seed=seed)
         new.append(skin(first, compose_series(first, mask, resample_to_scan(frame, head, first, mask)), mask)[1])
-    away = [np.median(original.query(points)[0]) for points in new]
-    assert np.median(away) > between + 0.5
+    assert min(apart(original, points) for points in new) > between + 0.5
 
 
 def test_t2w_face_has_bright_eyes_and_dark_muscle_as_the_scan_has(faces):
