@@ -60,12 +60,15 @@ def test_privacy_over_all_seeds(tmp_path, first, met):
 
 
 def test_utility_by_median_and_worst(tmp_path):
-    row = {"failures": "0/24", "dice_brain_median": "0.996", "dice_brain_worst": "0.979", "dice_tissues_median": "n/a",
+    row = {"failures": "0/24", "dice_brain_median": "0.996", "dice_brain_worst": "0.979",
+           "dice_plain_brain_median": "0.99", "dice_plain_brain_worst": "0.985", "dice_tissues_median": "n/a",
            "dice_tissues_worst": "n/a", "brain_changed_most": "0.000000"}  # fmt: skip
     [read] = rows_of(tmp_path, utility.HEADER, row)
     found = judged(utility_figures(read, FACE))
     assert found["face mode: Dice of brain extraction, median"] == ("0.996", True)
     assert found["face mode: Dice of brain extraction, worst"] == ("0.979", False)
+    assert found["face mode: Dice of brain extraction without recentring, median"] == ("0.99", False)
+    assert found["face mode: Dice of brain extraction without recentring, worst"] == ("0.985", True)
     assert found["face mode: Dice of tissues, median"] == ("n/a", None)
     assert found["face mode: pipelines that failed"] == ("0/24", True)
     assert found["face mode: share of brain voxels that changed, worst"] == ("0", True)

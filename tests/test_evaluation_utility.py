@@ -29,7 +29,7 @@ def made(shift=0.0, *, grown=0, **numbers):
     tissues[:, :, 8:], tissues[:, :, 12:] = 2 * brain[:, :, 8:], 3 * brain[:, :, 12:]
     points = grid_points(np.diag([4.0, 4.0, 4.0, 1.0]), (10, 10, 10)).astype(np.float32)
     points[..., 0] += shift
-    return Products(AFFINE, brain, tissues, points, 2 * points, NUMBERS | numbers)
+    return Products(AFFINE, brain, brain, tissues, points, 2 * points, NUMBERS | numbers)
 
 
 def test_quality_by_hand():
@@ -97,7 +97,7 @@ def test_compare_by_hand():
     moved = made(1.5, grown=2, tiv_ml=1800.0, wm2max=0.63)
     moved.affine_points[~inside] += 100
     found = utility.compare(original, moved, inside)
-    assert found["dice_brain"] == pytest.approx(2 * 1000 / (1000 + 1200))
+    assert found["dice_brain"] == found["dice_plain_brain"] == pytest.approx(2 * 1000 / (1000 + 1200))
     assert found["dice_gm"] == pytest.approx(2 * 400 / (400 + 480)) == found["dice_tissues"]
     assert found["tiv_ml_percent"] == pytest.approx(20) and found["gm_ml_percent"] == 0
     assert found["wm2max_percent"] == pytest.approx(-10)
@@ -174,6 +174,19 @@ def test_a_scan_goes_through_all_steps(coarse, tmp_path, monkeypatch):
     monkeypatch.setattr(pipelines, "_attempt", lambda *args: pytest.fail("run again"))
     loaded = pipelines.process(path, reference, folder=kept, iterations=ITERATIONS)
     assert np.array_equal(loaded.tissues, first.tissues) and loaded.numbers == first.numbers
+
+
+def test_what_is_added_before_the_face_moves_the_plain_brain_most(coarse, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipelines, "register", refuse)
+    values, affine = coarse
+    more = values.copy()
+    more[:, -4:, 20:30] = values.max() / 2
+    own, other = (
+        pipelines.process(scan(tmp_path / f"{name}.nii.gz", data, affine), load_template().grid, iterations=150)
+        for name, data in (("own", values), ("other", more))
+    )
+    plain, recentred = (utility.dice(getattr(own, name), getattr(other, name)) for name in ("plain_brain", "brain"))
+    assert plain < 0.975 and recentred > 0.985
 
 
 def test_steps_that_fail_are_named_with_their_reason(coarse, tmp_path, monkeypatch):

@@ -117,7 +117,10 @@ def utility_figures(row: dict[str, str], method: str) -> list[Figure]:
     """From a row of utility.tsv."""
     mode, wanted = method.removeprefix("cpmae-"), {"median": 0.995, "worst": 0.98}
     found = [Figure(f"{mode} mode: pipelines that failed", row["failures"], "0", row["failures"].startswith("0/"))]
-    for name, words in (("dice_brain", "brain extraction"), ("dice_tissues", "tissues")):
+    for name, words in (
+        ("dice_brain", "brain extraction"), ("dice_plain_brain", "brain extraction without recentring"),
+        ("dice_tissues", "tissues"),
+    ):  # fmt: skip
         for end, asked in wanted.items():
             value, text = row[f"{name}_{end}"], f"{mode} mode: Dice of {words}, {end}"
             found.append(Figure(text, value) if value == "n/a" else Figure.least(text, float(value), asked))

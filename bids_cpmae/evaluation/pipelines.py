@@ -30,9 +30,10 @@ LEAST_TISSUE_ML = 20.0
 TISSUES = ("csf", "gm", "wm")
 MAP_MM = 4.0
 FIELD_OF_VIEW_MM, PAD_MM = 170.0, 10.0
+RECENTRINGS = 2
 WINSOR_PERCENT = (1.0, 97.0)
 STEPS = ("brain extraction", "segmentation", "normalisation")
-VERSION = 4
+VERSION = 5
 
 
 @dataclass
@@ -44,7 +45,9 @@ class Products:
     affine : ndarray (4, 4)
         Of the isotropic RAS+ grid that all steps work on.
     brain : ndarray (X, Y, Z), bool or None
-        BET's mask, True inside.
+        BET's mask, True inside, started from the brain's own centre as ``bet -R`` does.
+    plain_brain : ndarray (X, Y, Z), bool or None
+        BET's mask started from the centre of the whole head, face included.
     tissues : ndarray (X, Y, Z), uint8 or None
         0 outside, 1 CSF, 2 grey matter, 3 white matter.
     affine_points, deformable_points : ndarray (X, Y, Z, 3), float32, or None
@@ -57,6 +60,7 @@ class Products:
 
     affine: np.ndarray
     brain: np.ndarray | None = None
+    plain_brain: np.ndarray | None = None
     tissues: np.ndarray | None = None
     affine_points: np.ndarray | None = None
     deformable_points: np.ndarray | None = None
@@ -129,29 +133,46 @@ def _attempt(made: Products, step: str, run: Callable[[], None]) -> None:
 
 
 def _extract(made: Products, scan: Grid, iterations: int) -> None:
-    """BET (Smith 2002, doi:10.1002/hbm.10062) by the package brainextractor."""
+    """BET (Smith 2002, doi:10.1002/hbm.10062) by brainextractor, and again from the centre of what it found."""
+    # necks mislead it, and it looks beyond the volume: cut as FSL's robustfov does, and padded
+    spacing = float(np.diag(scan.affine)[:3].mean())
+    top = np.flatnonzero(head_mask(scan.data).any((0, 1)))[-1]
+    low, pad = max(0, round(top - FIELD_OF_VIEW_MM / spacing)), int(np.ceil(PAD_MM / spacing))
+    padded = Grid(np.pad(scan.data[:, :, low:], pad), scan.affine)
+
+    def unpadded(found: np.ndarray) -> np.ndarray:
+        brain = np.zeros(scan.data.shape, bool)
+        brain[:, :, low:] = found[pad:-pad, pad:-pad, pad:-pad]
+        volume = float(brain.sum() * _voxel_ml(scan))
+        if not BRAIN_ML[0] <= volume <= BRAIN_ML[1]:
+            raise ValueError(f"{volume:.0f} ml are no brain")
+        return brain
+
+    found, centre = _run_bet(padded, iterations)
+    plain = unpadded(found)
+    for _ in range(RECENTRINGS):
+        found, centre = _run_bet(padded, iterations, centre)
+    made.plain_brain, made.brain = plain, unpadded(found)
+    made.numbers["tiv_ml"] = float(made.brain.sum() * _voxel_ml(scan))
+
+
+def _run_bet(scan: Grid, iterations: int, centre: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """BET's mask and its centre of gravity (3,) in voxels, started from ``centre`` or else the head's."""
     import nibabel as nib
 
-    spacing = float(np.diag(scan.affine)[:3].mean())
     try:
         from brainextractor import BrainExtractor
     except ModuleNotFoundError as error:
         raise InputError("brainextractor is not installed; pip install 'bids_cpmae[evaluate]'") from error
-
-    # necks mislead it, and it looks beyond the volume: cut as FSL's robustfov does, and padded
-    top = np.flatnonzero(head_mask(scan.data).any((0, 1)))[-1]
-    low, pad = max(0, round(top - FIELD_OF_VIEW_MM / spacing)), int(np.ceil(PAD_MM / spacing))
     with contextlib.redirect_stdout(io.StringIO()):
-        tool = BrainExtractor(img=nib.Nifti1Image(np.pad(scan.data[:, :, low:], pad), scan.affine))
+        tool = BrainExtractor(img=nib.Nifti1Image(scan.data, scan.affine))
+        if centre is not None:
+            tool.vertices = np.array(tool.surface.vertices + (centre - tool.c))
+            tool.update_surface_attributes()
         tool.run(iterations)
         found = np.asarray(tool.compute_mask()) > 0
-    brain = np.zeros(scan.data.shape, bool)
-    brain[:, :, low:] = found[pad:-pad, pad:-pad, pad:-pad]
-    volume = float(brain.sum() * _voxel_ml(scan))
-    if not BRAIN_ML[0] <= volume <= BRAIN_ML[1]:
-        raise ValueError(f"{volume:.0f} ml are no brain")
-    made.brain = brain
-    made.numbers["tiv_ml"] = volume
+    weight = np.where(found, np.clip(scan.data, tool.t2, tool.t98), 0)
+    return found, np.array(ndimage.center_of_mass(weight)) if weight.any() else np.asarray(tool.c)
 
 
 def _segment(made: Products, scan: Grid) -> None:

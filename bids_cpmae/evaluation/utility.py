@@ -1,7 +1,8 @@
 """``cpmae evaluate utility``: does a de-identified scan still serve as the original would?
 
 What a lab does next (`bids_cpmae.evaluation.pipelines`) is run whole on the original and on each version of it, brain
-extraction included, and the results are held against each other.
+extraction included, and the results are held against each other. Brains are extracted as `bet -R` does, from the
+brain's own centre; `plain_brain` is what is found from the centre of the whole head, which any change of a face moves.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from bids_cpmae.processes import one_thread
 LOG = logging.getLogger("bids_cpmae")
 QUALITY = ("snr_total", "cjv", "cnr", "efc", "fber", "wm2max")
 VOLUMES = ("tiv_ml", *(f"{name}_ml" for name in TISSUES))
-DICE = ("dice_brain", *(f"dice_{name}" for name in TISSUES), "dice_tissues")
+DICE = ("dice_brain", "dice_plain_brain", *(f"dice_{name}" for name in TISSUES), "dice_tissues")
 MEASURES = (
     *DICE, *(f"{name}_percent" for name in VOLUMES), "affine_mm", "deformable_mm",
     *(f"{name}_percent" for name in QUALITY), "brain_changed",
 )  # fmt: skip
-SUMMARIES = ("dice_brain", "dice_tissues")
+SUMMARIES = ("dice_brain", "dice_plain_brain", "dice_tissues")
 HEADER = (
     "method", "people", "failures",
     *(f"{name}_{end}" for name in SUMMARIES for end in ("median", "low", "high", "worst")),
@@ -98,8 +99,10 @@ def compare(original: Products, version: Products, inside: np.ndarray) -> dict[s
         sign; median distance in mm between both transforms inside the brain.
     """
     found: dict[str, float] = {}
-    if original.brain is not None and version.brain is not None:
-        found["dice_brain"] = dice(original.brain, version.brain)
+    for name in ("brain", "plain_brain"):
+        pair = [getattr(made, name) for made in (original, version)]
+        if all(brain is not None for brain in pair):
+            found[f"dice_{name}"] = dice(*pair)
     if original.tissues is not None and version.tissues is not None:
         for number, name in enumerate(TISSUES, 1):
             found[f"dice_{name}"] = dice(original.tissues == number, version.tissues == number)
@@ -225,15 +228,13 @@ def main(args: argparse.Namespace) -> int:
     write_tsv(comparison.out / "utility.tsv", HEADER, rows)
     write_tsv(comparison.out / "utility_people.tsv", header, people_rows)
     write_json(comparison.out / "utility.json", settings)
-    shown = [row for row in rows if row[3] is not None]
-    figures = [
-        points(
-            [row[0] for row in shown], [float(row[at]) for row in shown],
-            [(float(row[at + 1]), float(row[at + 2])) for row in shown], xlabel=label,
-        )
-        for at, label in ((3, "Dice of the extracted brain, median over people"), (7, "Dice of tissues, median"))
-        if shown and all(row[at] is not None for row in shown)
-    ]  # fmt: skip
+    shown, figures = [row for row in rows if row[3] is not None], []
+    for name, label in (("dice_brain", "Dice of the extracted brain, median over people"),
+                        ("dice_tissues", "Dice of tissues, median")):  # fmt: skip
+        at = HEADER.index(f"{name}_median")
+        if shown and all(row[at] is not None for row in shown):
+            values, *ends = ([float(row[at + n]) for row in shown] for n in range(3))
+            figures.append(points([row[0] for row in shown], values, list(zip(*ends, strict=True)), xlabel=label))
     tables = [Table("By method", HEADER, rows)]
     section = Section("Held against the original", __doc__.partition("\n\n")[2], tables, figures)
     write_page(comparison.out / "utility.html", "Utility: does it still serve?", [section], settings=settings)
