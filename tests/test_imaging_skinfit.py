@@ -28,7 +28,7 @@ def test_skins_that_lie_closer_than_is_worth_moving_stay():
     new = np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
     height = np.broadcast_to(np.arange(16.0) - 8, new.shape).astype(np.float32)
     apart = np.full(new.shape, 0.03, np.float32)
-    assert _moved(new, np.ones(3, int), height, apart, np.ones_like(apart), np.ones(3)) is new
+    assert _moved(new, np.ones(3, int), height, apart, np.ones(3)) is new
 
 
 def test_a_new_scalp_covers_the_kept_shell():
@@ -81,11 +81,14 @@ def test_no_kept_bone_of_a_forehead_is_left_bare():
     far = np.sqrt((x - 48) ** 2 + (y - 20) ** 2 + (z - 20) ** 2)
     scan, brain = head_of_layers(46), far < 32
     inside = (far > 37) & (z < 44)
-    over = inside & (far > 37.5) & (far < 39) & (z > 30) & (z < 40) & (y > 30)
+    over = inside & (far > 37.5) & (far < 40) & (z > 30) & (z < 40) & (y > 30)
     small, large = head_of_layers(36), head_of_layers(46, skull=100)
     read = np.where(inside, np.nan, scan)
     found = cover_bone(read, small, inside, 100.0, np.ones(3), brain)
     assert small[over].max() == 0 and (found[over] > 50).mean() > 0.9
     np.testing.assert_array_equal(cover_bone(read, large, inside, 100.0, np.ones(3), brain), large)
+    # a skin that comes to lie there is no darker than flesh, whatever was drawn
+    dim = cover_bone(read, np.where(small > 0, 45, 0).astype(np.float32), inside, 100.0, np.ones(3), brain)
+    assert np.median(dim[over]) > 55
     # dark and far from the brain it is an airway
     np.testing.assert_array_equal(cover_bone(read, small, inside, 100.0, np.ones(3), far < 10), small)

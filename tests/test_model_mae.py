@@ -8,7 +8,7 @@ from scipy.ndimage import binary_erosion
 from bids_cpmae.errors import WeightsError
 from bids_cpmae.imaging.light import lit
 from bids_cpmae.imaging.template import BRAIN_BIT, load_portrait, load_template
-from bids_cpmae.model.cpmae import CPMAE, SamplingConfig, blended
+from bids_cpmae.model.cpmae import CPMAE, blended
 from bids_cpmae.model.identity import Identity, bend, portrait_voxels, share_of, shares
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells, group_cells
@@ -100,8 +100,7 @@ def test_the_brain_is_put_back(model, scan, anatomy):
 
 def test_a_scale_of_zero_gives_everybody_the_average_face(model, scan):
     volume, blank = scan
-    same = SamplingConfig(identity_scale=0.0)
-    first, other = (model.remodel(volume, blank, identity_seed=n, sampling=same) for n in (1, 2))
+    first, other = (model.remodel(volume, blank, identity_seed=n, identity_scale=0.0) for n in (1, 2))
     assert np.array_equal(first, other)
 
 
@@ -114,20 +113,6 @@ def test_a_mask_that_covers_no_code_whole_is_filled_by_the_sketch(model, scan):
     head = model.remodel(volume, small)
     assert np.array_equal(head, model.remodel(np.where(small & ~model.anatomy.brain, 9, volume), small))
     assert np.isfinite(head).all()
-
-
-def test_snapped_vectors_are_those_of_codes(model, scan):
-    masked = cells(scan[1] & ~model.anatomy.brain, 8, how="all")
-    places = Places.of(masked, model.anatomy)
-    skull, brain = (torch.zeros(1, 32, 32, 32, 2, dtype=torch.long) for _ in range(2))
-    with torch.no_grad():
-        vectors = model.fill(skull, brain, places, snap=1.0)
-        free = model.fill(skull, brain, places)
-    book = model.skull.codebook
-    inside = torch.from_numpy(masked & places.reach)
-    drawn = vectors[0, inside]
-    assert len(drawn) and torch.allclose(book.lookup(book.nearest(free[0, inside])), drawn, atol=1e-6)
-    assert not torch.allclose(free[0, inside], drawn)
 
 
 def test_a_sketch_without_displacement_is_the_portrait():

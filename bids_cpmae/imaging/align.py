@@ -24,6 +24,7 @@ from bids_cpmae.imaging.template import (
     load_portrait,
     load_template,
 )
+from bids_cpmae.imaging.view import into_view
 
 RING_MM = 24.0
 FRAME_MARGIN_MM = 16
@@ -206,7 +207,8 @@ def resample_to_scan(frame: HeadFrame, head: np.ndarray, source: SourceImage, ma
     grid[:3, 3] = grid[:3, :3] @ [s.start for s in box] + source.affine[:3, 3]
     shape = tuple(s.stop - s.start for s in box)
     out = np.zeros(mask.shape, np.float32)
-    out[box] = frame.scale * average_onto(frame.from_model(head), head_affine(), grid, shape, through=frame.to_head)
+    to_head = into_view(head, frame.to_head, source, mask)
+    out[box] = frame.scale * average_onto(frame.from_model(head), head_affine(), grid, shape, through=to_head)
     return out
 
 

@@ -6,10 +6,11 @@ Worked out on blocks of about 2 mm; the head itself is moved on its own grid.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
+from bids_cpmae.imaging.filters import smooth_step
 from bids_cpmae.imaging.resample import sample_points
 from bids_cpmae.imaging.skin import air_around
 
@@ -22,8 +23,10 @@ RING_MM, NEAR_MM, APART_MM = (1.0, 10.0), 2.5, 8.0
 SCALES, FADE, DEPTH_MM = {4.0: 1.0, 8.0: 0.3, 16.0: 0.1}, 0.3, 15.0
 # head mode: skin and skull that cover everything kept, and how little the places count that they cover already
 SCALP_MM, BESIDE_BARE = 4.0, 0.2
-# what covers kept bone at least, so far from the brain
-BONE_MM, BRAIN_MM = 3.0, 20.0
+# what covers kept bone at least and how bright that is, so far from the brain and before its foremost part alone; how
+# widely what moves out for that takes along what lies beside it
+BONE_MM, COVER, BRAIN_MM, FRONTAL_MM = 4.0, 1.0, 20.0, 30.0
+ALONG_MM, ALONG_SIGMA_MM = 4.0, 4.0
 STILL_MM = 0.05
 
 
@@ -65,7 +68,7 @@ def meet_skin(
     low, high = RING_MM
     seen = (off > low) & (off < high) & (np.abs(target) < NEAR_MM) & (np.abs(height) < APART_MM)
     apart, weight = np.where(seen, height - target, np.float32(0)), seen.astype(np.float32)
-    return _moved(new, block, height, apart, weight, spacing)
+    return _moved(new, block, height, _carried(apart, weight, height, wide), spacing)
 
 
 def cover_bone(
@@ -93,14 +96,29 @@ def cover_bone(
     core = blocks(brain.astype(np.float32), block) > 0.5
     tissue = (blocks(np.where(inside, np.float32(0), scan), block) > EDGE * level) | core
     border = ~masked & (distance_in(~masked, wide) < RING_MM[1])
-    bone = border & ~tissue & (distance_in(~core, wide) < BRAIN_MM)
+    bone = border & ~tissue & (distance_in(~core, wide) < BRAIN_MM) & _before_frontal(core, wide)
     bone &= _height(masked | tissue, wide) < -BONE_MM
-    solid = blocks(new, block) > EDGE * level
-    height = _height(np.where(masked, solid, tissue), wide)
-    bare = np.where(bone, np.clip(height + BONE_MM, 0, APART_MM), np.float32(0))
-    # what lies at the scan's own skin stays where it is
-    weight = (bare > 0) | (border & (np.abs(height) < NEAR_MM))
-    return _moved(new, block, _height(solid | core, wide), bare, weight.astype(np.float32), spacing)
+    if not bone.any():
+        return new
+    height = _height((blocks(new, block) > EDGE * level) | core, wide)
+    # skin is to be where the bone ends and its cover with it, or further out
+    off = distance_in(~bone, wide)
+    apart = np.clip(height - off + BONE_MM, 0, APART_MM)
+    if not apart.any():
+        return new
+    wider = maximum_filter(apart, tuple(2 * np.rint(ALONG_MM / wide).astype(int) + 1))
+    new = _moved(new, block, height, gaussian_filter(wider, ALONG_SIGMA_MM / wide), spacing)
+    # what comes to lie there need not be flesh
+    bare = smooth_step(gaussian_filter((apart > 0).astype(np.float32), ALONG_SIGMA_MM / wide), 0.1, 0.4)
+    cover = COVER * level * enlarge(bare * smooth_step(off, BONE_MM + 1, BONE_MM - 1), block, new.shape)
+    return np.where(inside, np.maximum(new, cover), new)
+
+
+def _before_frontal(brain: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Where (X, Y, Z; RAS+), bool, one looks back on the foremost part of a brain and not on its sides."""
+    foremost = np.where(brain, np.arange(brain.shape[1])[:, None], -1).max(1)
+    frontal = (foremost >= 0) & (foremost > foremost.max() - FRONTAL_MM / spacing[1])
+    return frontal[:, None] & (np.arange(brain.shape[1])[:, None] > foremost[:, None])
 
 
 def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
@@ -124,23 +142,26 @@ def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.nd
     bare = np.where(border, np.clip(height + SCALP_MM, 0, APART_MM), np.float32(0))
     # the bare places are what counts, whatever lies deep enough beside them
     weight = np.where(border, np.where(bare > 0, 1.0, BESIDE_BARE), 0.0).astype(np.float32)
-    return _moved(new, block, height, bare, weight, spacing)
+    return _moved(new, block, height, _carried(bare, weight, height, wide), spacing)
+
+
+def _carried(apart: np.ndarray, weight: np.ndarray, height: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """How far the skin, at ``height`` 0, is to be moved, known where there is ``weight`` and carried to all of it.
+
+    It fades deep inside the head and far off it. All are on one grid, (X, Y, Z), ``spacing`` in mm.
+    """
+    if not apart.any():
+        return np.zeros_like(height)
+    found = carry(weight * apart, weight, spacing, scales=SCALES, block_mm=BLOCK_MM, prior=0.0,
+                  prior_weight=FADE * float(weight.mean()))  # fmt: skip
+    return found * np.exp(-((height / DEPTH_MM) ** 2))
 
 
 def _moved(
-    new: np.ndarray, block: np.ndarray, height: np.ndarray, apart: np.ndarray, weight: np.ndarray, spacing: np.ndarray
-) -> np.ndarray:
-    """The new head with its skin, at ``height`` 0, ``apart`` mm further outwards, as known where there is ``weight``.
-
-    That is carried from there to all of the skin, and fades deep inside the head and far off it. ``height``, ``apart``
-    and ``weight`` are on blocks of ``block`` voxels.
-    """
-    if not apart.any():
-        return new
+    new: np.ndarray, block: np.ndarray, height: np.ndarray, apart: np.ndarray, spacing: np.ndarray
+) -> np.ndarray:  # fmt: skip
+    """The new head with its skin, at ``height`` 0, ``apart`` mm further out; both on blocks of ``block`` voxels."""
     wide = spacing * block
-    apart = carry(weight * apart, weight, wide, scales=SCALES, block_mm=BLOCK_MM, prior=0.0,
-                  prior_weight=FADE * float(weight.mean()))  # fmt: skip
-    apart *= np.exp(-((height / DEPTH_MM) ** 2))
     normal = np.stack(np.gradient(gaussian_filter(height, 2.0 / wide), *wide))
     normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
     shift = apart * normal

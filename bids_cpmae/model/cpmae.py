@@ -6,7 +6,6 @@ Source: Van der Goten & Smith, MICCAI 2024 (arXiv 2310.15778), as described ther
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,24 +28,9 @@ CONTEXT_HALO, SKETCH_HALO, DECODE_HALO = 7, 4, 2
 CONTEXT_MM = 12.0
 # keeps all that is coarser, takes away what changes its sign at every voxel
 NO_ALTERNATION = np.array([-1, 4, 10, 4, -1], np.float32) / 16
-# of an identity's scores, in standard deviations
-WIDEST = 2.0
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How a new face is drawn.
-
-    Attributes
-    ----------
-    identity_scale : float
-        Spread of the identities; 1 is that of the training heads, but for those beyond `WIDEST`, which are not drawn.
-    snap : float
-        Share of the nearest codes' vector in what is decoded, the rest being the predicted vector.
-    """
-
-    identity_scale: float = 1.12
-    snap: float = 0.0
+# of an identity's scores: none is drawn beyond this, in standard deviations, and how wide they are spread against those
+# of the training heads, without which ten new faces would differ less than ten people do
+WIDEST, IDENTITY_SCALE = 2.0, 1.12
 
 
 def code_box(codes: np.ndarray, halo: int) -> tuple[slice, ...]:
@@ -166,8 +150,7 @@ class CPMAE(nn.Module):
         *,
         mode: str = "face",
         identity_seed: int = 0,
-        sampling: SamplingConfig | None = None,
-        scores: np.ndarray | None = None,
+        identity_scale: float = IDENTITY_SCALE,
     ) -> np.ndarray:
         """Give a head another face.
 
@@ -181,25 +164,21 @@ class CPMAE(nn.Module):
             ``head`` makes every non-brain code anew, whatever ``blank`` says.
         identity_seed : int
             Decides who the new face is; the same in every scan of a person.
-        sampling : SamplingConfig, optional
-        scores : ndarray (components,), optional
-            An identity to use in place of a drawn one.
+        identity_scale : float
+            Spread of the identities; 1 is that of the training heads.
 
         Returns
         -------
         ndarray (256, 256, 256), float32
             The whole new head, the given brain in its place; zero far from what was made anew.
         """
-        sampling = sampling or SamplingConfig()
         inside = self.anatomy.brain
         blank = ~inside if mode == "head" else blank & ~inside
         # codes of which a part is known are encoded; those of which nothing is are filled
         touched, masked = (cells(blank, STRIDE, how=how) for how in ("any", "all"))
         places = Places.of(masked, self.anatomy)
         touched &= places.reach
-        if scores is None:
-            scores = self.draw_scores(identity_seed, sampling.identity_scale)
-        scores = torch.as_tensor(scores, dtype=torch.float32, device=self.device)
+        scores = torch.from_numpy(self.draw_scores(identity_seed, identity_scale)).to(self.device)
         around = voxel_box(code_box(touched, SKETCH_HALO))
         drawn = self.identity.sketch(scores, shares(mode), around)
         if mode == "head":  # no tissue is known that the sketch would have to meet
@@ -212,7 +191,7 @@ class CPMAE(nn.Module):
         # far off the head there is air, masked or not
         skull[:, torch.from_numpy(~places.reach)] = self._air()
         brain = self._encode(self.brain, volume, inside, code_box(cells(inside, STRIDE), 0))
-        vectors = self.fill(skull, brain, places, snap=sampling.snap)
+        vectors = self.fill(skull, brain, places)
         box = code_box(touched, DECODE_HALO)
         voxels = voxel_box(box)
         out = np.zeros(volume.shape, np.float32)
@@ -257,7 +236,7 @@ class CPMAE(nn.Module):
         codes[(slice(None), *box)] = encode_box(vqvae, volume, known, box)
         return codes
 
-    def fill(self, skull: Tensor, brain: Tensor, places: Places, *, snap: float = 0.0) -> Tensor:
+    def fill(self, skull: Tensor, brain: Tensor, places: Places) -> Tensor:
         """Code vectors (1, 32, 32, 32, code_dim) with the masked ones predicted.
 
         ``skull`` and ``brain`` are codes (1, 32, 32, 32, levels); masked codes of ``skull`` are those of the sketch.
@@ -274,8 +253,6 @@ class CPMAE(nn.Module):
         predicted = self.mae.forward_decoder(
             context, (given * known).flatten(2), known[..., 0].float(), given.flatten(2), at
         )
-        if snap:
-            predicted = torch.lerp(predicted, book.lookup(book.nearest(predicted)), snap)
         everything = book.lookup(groups)
         everything[:, at] = torch.where(known, given, predicted)
         return ungroup(everything, self.mae.config.side)
