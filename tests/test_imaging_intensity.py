@@ -1,5 +1,7 @@
 """What a scan's values mean: fat brighter or darker than the portrait's, there and back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,7 +56,10 @@ def test_a_tone_rises_and_survives_its_file(blank, tmp_path):
     points = grid_points(head_affine(4), head_shape(4)).astype(np.float32)
     same = CoordinateMap(head_affine(4), points)
     small = np.zeros((4, 4, 4), np.float32)
-    kept = HeadFrame.load(HeadFrame(small, small > 0, same, same, 1.0, tone).save(tmp_path / "frame.npz"))
+    frame = HeadFrame(small, small > 0, same, same, 1.0, tone)
+    assert HeadFrame.load(frame.save(tmp_path / "frame.npz")).beyond is None
+    kept = HeadFrame.load(replace(frame, beyond=small - 1).save(tmp_path / "frame.npz"))
+    assert np.array_equal(kept.beyond, small - 1)
     assert np.array_equal(kept.tone.scan, tone.scan) and np.array_equal(kept.tone.model, tone.model)
 
 

@@ -24,7 +24,7 @@ from bids_cpmae.imaging.template import (
     load_portrait,
     load_template,
 )
-from bids_cpmae.imaging.view import into_view
+from bids_cpmae.imaging.view import before_the_end, into_view
 
 RING_MM = 24.0
 FRAME_MARGIN_MM = 16
@@ -49,6 +49,8 @@ class HeadFrame:
         Scan units per unit of ``volume``.
     tone : Tone
         By which ``volume`` was drawn as the portrait is, but for the brain.
+    beyond : ndarray (64, 64, 64), float32, or None
+        How far in mm each point of ``to_scan`` lies beyond the front end of the field of view; None if all is in view.
     """
 
     volume: np.ndarray
@@ -57,6 +59,7 @@ class HeadFrame:
     to_head: CoordinateMap
     scale: float
     tone: Tone = field(default_factory=Tone)
+    beyond: np.ndarray | None = None
 
     def to_model(self, volume: np.ndarray) -> np.ndarray:
         """Values of the scan (256, 256, 256), in head space, as the model may see them: float32, 0 to 1."""
@@ -75,6 +78,7 @@ class HeadFrame:
             path, volume=self.volume, blank=self.blank, scale=self.scale, tone=[self.tone.scan, self.tone.model],
             to_scan=self.to_scan.points, to_scan_affine=self.to_scan.affine,
             to_head=self.to_head.points, to_head_affine=self.to_head.affine,
+            **({} if self.beyond is None else {"beyond": self.beyond}),
         )  # fmt: skip
         return Path(path)
 
@@ -86,7 +90,7 @@ class HeadFrame:
                 stored["volume"], stored["blank"],
                 CoordinateMap(stored["to_scan_affine"], stored["to_scan"]),
                 CoordinateMap(stored["to_head_affine"], stored["to_head"]), float(stored["scale"]),
-                Tone(*stored["tone"]),
+                Tone(*stored["tone"]), stored["beyond"] if "beyond" in stored else None,
             )  # fmt: skip
 
 
@@ -148,7 +152,8 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
         raise ScanError(f"registration to the template failed: {error}") from error
     # nor does it tell how bright the rest would be
     tone = Tone() if alone else seen_tone(whole / np.float32(scale), blank, template)
-    frame = HeadFrame(whole, blank, to_scan, to_head, scale, tone)
+    beyond = before_the_end(to_scan, source.affine, source.shape3)
+    frame = HeadFrame(whole, blank, to_scan, to_head, scale, tone, beyond)
     return replace(frame, volume=frame.to_model(whole))
 
 
@@ -207,8 +212,8 @@ def resample_to_scan(frame: HeadFrame, head: np.ndarray, source: SourceImage, ma
     grid[:3, 3] = grid[:3, :3] @ [s.start for s in box] + source.affine[:3, 3]
     shape = tuple(s.stop - s.start for s in box)
     out = np.zeros(mask.shape, np.float32)
-    to_head = into_view(head, frame.to_head, source, mask)
-    out[box] = frame.scale * average_onto(frame.from_model(head), head_affine(), grid, shape, through=to_head)
+    head = frame.from_model(into_view(head, frame.beyond))
+    out[box] = frame.scale * average_onto(head, head_affine(), grid, shape, through=frame.to_head)
     return out
 
 

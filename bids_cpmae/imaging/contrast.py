@@ -32,6 +32,7 @@ from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, grid_point
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
+from bids_cpmae.imaging.view import into_view
 
 # T1w-like values: the brain's 95th percentile is 0.5
 TISSUE = 0.1
@@ -80,7 +81,7 @@ class Anatomy:
     @classmethod
     def of(cls, frame: HeadFrame, head: np.ndarray) -> Anatomy:
         """From the reference in head space and the head that was made of it."""
-        value = np.where(frame.blank, head, frame.volume).astype(np.float32)
+        value = np.where(frame.blank, into_view(head, frame.beyond), frame.volume).astype(np.float32)
         coarse = gaussian_filter(value, 0.8)
         coarse = sum(coarse[i::2, j::2, k::2] for i in (0, 1) for j in (0, 1) for k in (0, 1)) / 8
         brain = signed_distance(load_template().mask(BRAIN_BIT), SPACING)

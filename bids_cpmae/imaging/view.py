@@ -3,73 +3,88 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 
+from bids_cpmae.imaging.fields import enlarge
 from bids_cpmae.imaging.filters import smooth_step
-from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, grid_points, head_affine
-from bids_cpmae.imaging.nifti import SourceImage
-from bids_cpmae.imaging.resample import sample_points
+from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, head_affine
+from bids_cpmae.imaging.resample import resample, sample_points
 
-# of a new head with the brain's level at one half
+# of a new head, the brain's level at one half
 TISSUE = 0.15
-# skin comes to lie this far behind the end of the view; what lies so far further back stays; what stands out by more
-# than this, or by less, is left
+# skin comes to lie this far behind the end of the view; what lies so far behind it stays; what stands out by more than
+# this, or by less, is left
 CLEAR_MM, REACH_MM, MOST_MM, LEAST_MM = 3.0, 35.0, 14.0, 0.5
 # columns that are looked along, and how widely what sets one back counts for those beside it
-COLUMN_MM, AROUND_MM, SMOOTH_MM = 2.0, 8.0, 5.0
+COLUMN_MM, AROUND_MM, SMOOTH_MM = 2, 8.0, 5.0
+# of the view's end against head space
+LEAST_SLOPE = 0.5
 
 
-def into_view(head: np.ndarray, to_head: CoordinateMap, source: SourceImage, mask: np.ndarray) -> CoordinateMap:
-    """A map by which a new head ends before the scan does, pressed together from the front where it would not.
+def before_the_end(to_scan: CoordinateMap, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """How far in mm each point of a map lies beyond the front end of a field of view; negative within.
+
+    Parameters
+    ----------
+    to_scan : CoordinateMap
+        From head space to the scan's world.
+    affine, shape
+        The scan's grid, of any orientation.
+
+    Returns
+    -------
+    ndarray (X, Y, Z), float32
+        On the map's grid.
+    """
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    axis = int(np.abs(affine[1, :3] / spacing).argmax())
+    index = apply_affine(np.linalg.inv(affine), to_scan.points)[..., axis]
+    beyond = index - (shape[axis] - 0.5) if affine[1, axis] > 0 else -0.5 - index
+    return (beyond * spacing[axis]).astype(np.float32)
+
+
+def into_view(head: np.ndarray, beyond: np.ndarray | None) -> np.ndarray:
+    """A new head that ends before the scan does, pressed together from the front where it would not.
 
     Parameters
     ----------
     head : ndarray (256, 256, 256), float32
-        The new head in head space, 0 to 1.
-    to_head : CoordinateMap
-        From the scan's world to head space.
-    source : SourceImage
-        Its grid alone counts.
-    mask : ndarray (X, Y, Z), bool
-        True = replaced.
+        In head space, 0 to 1.
+    beyond : ndarray (N, N, N) or None
+        `before_the_end` on a grid of head space; all is in view if not given.
 
     Returns
     -------
-    CoordinateMap
-        On the same grid; the very same where nothing stands out, or so much that half a face is out of view.
+    ndarray (256, 256, 256), float32
+        The very same where nothing stands out, or so much that half a face is out of view.
     """
-    axis = int(np.abs(source.affine[1, :3] / source.spacing).argmax())
-    ahead = np.sign(source.affine[1, axis])
-    last = mask.shape[axis] - 1 if ahead > 0 else 0
-    face = np.take(mask, last, axis)
-    if not face.any():
-        return to_head
-    # columns through the replaced part of the front end, as voxel indices there; how far before that end, in mm
-    others = [other for other in range(3) if other != axis]
-    low, high = (end(np.nonzero(face), axis=1) for end in (np.min, np.max))
-    steps = COLUMN_MM / source.spacing[others]
-    places = np.meshgrid(*map(np.arange, low, high + 1, steps), indexing="ij")
-    before = np.arange(-CLEAR_MM, MOST_MM + 1)
-    index = np.empty((*places[0].shape, before.size, 3))
-    for other, place in zip(others, places):
-        index[..., other] = place[..., None]
-    index[..., axis] = last + ahead * (before / source.spacing[axis] + 0.5)
-    where = apply_affine(np.linalg.inv(head_affine()), to_head(apply_affine(source.affine, index)))
-    tissue = sample_points(head[None], where)[..., 0] > TISSUE
-    tissue &= face[tuple(np.rint(place).astype(int).clip(0, n - 1) for place, n in zip(places, face.shape))][..., None]
-    stands_out = np.where(tissue, before + CLEAR_MM + 1, 0).max(-1)
-    if not LEAST_MM < stands_out.max() <= MOST_MM:
-        return to_head
-    wide = maximum_filter(stands_out, round(2 * AROUND_MM / COLUMN_MM) + 1)
-    back = gaussian_filter(wide, SMOOTH_MM / COLUMN_MM, mode="constant")
+    first = None if beyond is None else np.flatnonzero((beyond > -REACH_MM).any((0, 2)))
+    if first is None or not first.size or beyond.max() <= -CLEAR_MM:
+        return head
+    spacing = len(head) // len(beyond)
+    start = max(0, (first[0] - 1) * spacing)
 
-    points = grid_points(to_head.affine, to_head.points.shape[:3])
-    index = apply_affine(np.linalg.inv(source.affine), points)
-    there = [(index[..., other] - first) / step for other, first, step in zip(others, low, steps)]
-    depth = ahead * (index[..., axis] - last) * source.spacing[axis] - source.spacing[axis] / 2
-    shift = map_coordinates(back, there, order=1, mode="constant") * smooth_step(depth, -REACH_MM, -CLEAR_MM)
-    moved = shift > 0
-    forward = ahead * source.affine[:3, axis] / source.spacing[axis]
-    found = to_head.points.copy()
-    found[moved] = to_head(points[moved] + shift[moved, None] * forward)
-    return CoordinateMap(to_head.affine, found)
+    def far(box: tuple[slice, ...], step: tuple[int, int, int]) -> np.ndarray:
+        grid = head_affine() @ np.diag([*step, 1.0])
+        grid[:3, 3] = apply_affine(head_affine(), np.array([side.start for side in box], float))
+        shape = tuple(len(range(*side.indices(len(head)))) for side in box)
+        return resample(beyond, head_affine(spacing), grid, shape, outside="edge")
+
+    # along columns to the front, 2 mm apart
+    columns = (slice(0, None, COLUMN_MM), slice(start, None), slice(0, None, COLUMN_MM))
+    place = far(columns, (COLUMN_MM, 1, COLUMN_MM))
+    out = np.where(head[columns] > TISSUE, place + CLEAR_MM, 0).max(1)
+    if not LEAST_MM < out.max() <= MOST_MM + CLEAR_MM:
+        return head
+    slope = np.maximum((place[:, -1] - place[:, 0]) / (place.shape[1] - 1), LEAST_SLOPE)
+    wide = maximum_filter(out / slope, round(2 * AROUND_MM / COLUMN_MM) + 1)
+    back = gaussian_filter(wide, SMOOTH_MM / COLUMN_MM, mode="constant")
+    back = enlarge(back[:, None], np.array([COLUMN_MM, 1, COLUMN_MM]), (len(head), 1, len(head)))[:, 0]
+    sides = [slice(hit.min(), hit.max() + 1) for hit in np.nonzero(back > 0)]
+    box = (sides[0], slice(start, len(head)), sides[1])
+    shift = back[sides[0], None, sides[1]] * smooth_step(far(box, (1, 1, 1)), -REACH_MM, -CLEAR_MM)
+    index = np.moveaxis(np.indices(shift.shape, dtype=np.float32), 0, -1) + np.float32([side.start for side in box])
+    index[..., 1] += shift
+    moved = head.copy()
+    moved[box] = np.where(shift > 0, sample_points(head[None], index)[..., 0], head[box])
+    return moved
