@@ -90,5 +90,9 @@ def test_no_kept_bone_of_a_forehead_is_left_bare():
     # a skin that comes to lie there is no darker than flesh, whatever was drawn
     dim = cover_bone(read, np.where(small > 0, 45, 0).astype(np.float32), inside, 100.0, np.ones(3), brain)
     assert np.median(dim[over]) > 55
+    # a skull that a nostril opens to the air lies under its scalp all the same
+    open_skull = head_of_layers(46)
+    open_skull[46:50, 60:, 20:24] = 0
+    np.testing.assert_array_equal(cover_bone(read, open_skull, inside, 100.0, np.ones(3), brain), open_skull)
     # dark and far from the brain it is an airway
     np.testing.assert_array_equal(cover_bone(read, small, inside, 100.0, np.ones(3), far < 10), small)

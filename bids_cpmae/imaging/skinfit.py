@@ -24,9 +24,10 @@ SCALES, FADE, DEPTH_MM = {4.0: 1.0, 8.0: 0.3, 16.0: 0.1}, 0.3, 15.0
 # head mode: skin and skull that cover everything kept, and how little the places count that they cover already
 SCALP_MM, BESIDE_BARE = 4.0, 0.2
 # what covers kept bone at least and how bright that is, so far from the brain and before its foremost part alone; how
-# widely what moves out for that takes along what lies beside it
-BONE_MM, COVER, BRAIN_MM, FRONTAL_MM = 4.0, 1.0, 20.0, 30.0
-ALONG_MM, ALONG_SIGMA_MM = 4.0, 4.0
+# widely what moves out for that takes along what lies beside it; airways are twice as wide as this at most, and so few
+# blocks are no forehead
+BONE_MM, COVER, BRAIN_MM, FRONTAL_MM = 6.0, 1.0, 20.0, 30.0
+ALONG_MM, ALONG_SIGMA_MM, PASSAGE_MM, LEAST_BARE = 4.0, 4.0, 5.0, 60
 STILL_MM = 0.05
 
 
@@ -77,7 +78,7 @@ def cover_bone(
     """The new head moved outwards where it would leave the kept skull of a forehead bare, or all but bare.
 
     The scan's own forehead may have stood out further than the new one does: what then shows under the mask's border is
-    bone, or the sinus in it, as dark as air. `BONE_MM` of the new head are to lie over it.
+    bone, or the sinus in it, as dark as air. `BONE_MM` of flesh are to lie over it, as on any forehead.
 
     Parameters
     ----------
@@ -98,9 +99,12 @@ def cover_bone(
     border = ~masked & (distance_in(~masked, wide) < RING_MM[1])
     bone = border & ~tissue & (distance_in(~core, wide) < BRAIN_MM) & _before_frontal(core, wide)
     bone &= _height(masked | tissue, wide) < -BONE_MM
-    if not bone.any():
+    solid = blocks(new, block) > EDGE * level
+    # what a nose opens to the air from within lies not bare
+    bone &= _height(_closed(np.where(masked, solid, tissue), wide), wide) > -BONE_MM
+    if bone.sum() < LEAST_BARE:
         return new
-    height = _height((blocks(new, block) > EDGE * level) | core, wide)
+    height = _height(_closed(solid | core, wide), wide)
     # skin is to be where the bone ends and its cover with it, or further out
     off = distance_in(~bone, wide)
     apart = np.clip(height - off + BONE_MM, 0, APART_MM)
@@ -112,6 +116,12 @@ def cover_bone(
     bare = smooth_step(gaussian_filter((apart > 0).astype(np.float32), ALONG_SIGMA_MM / wide), 0.1, 0.4)
     cover = COVER * level * enlarge(bare * smooth_step(off, BONE_MM + 1, BONE_MM - 1), block, new.shape)
     return np.where(inside, np.maximum(new, cover), new)
+
+
+def _closed(solid: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """A head (X, Y, Z), bool, with passages of less than twice `PASSAGE_MM` closed."""
+    near = distance_in(~solid, spacing) <= PASSAGE_MM
+    return distance_in(near, spacing) > PASSAGE_MM
 
 
 def _before_frontal(brain: np.ndarray, spacing: np.ndarray) -> np.ndarray:
