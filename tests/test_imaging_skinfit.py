@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bids_cpmae.imaging import skinfit
 from bids_cpmae.imaging.skinfit import cover_bone, cover_kept, meet_skin
 
 
@@ -75,13 +76,13 @@ def test_a_larger_head_is_met_over_the_skull_too():
     assert abs(skin(found) - skin(scan)) <= 1
 
 
-def test_no_kept_bone_of_a_forehead_is_left_bare():
+def test_no_kept_bone_of_a_forehead_is_left_bare(monkeypatch):
     """The scan's forehead stood out where the mask is and its bone is kept: the new head comes to lie over it."""
     x, y, z = np.indices((96, 96, 96), np.float32)
     far = np.sqrt((x - 48) ** 2 + (y - 20) ** 2 + (z - 20) ** 2)
     scan, brain = head_of_layers(46), far < 32
     inside = (far > 37) & (z < 44)
-    over = inside & (far > 37.5) & (far < 40) & (z > 30) & (z < 40) & (y > 30)
+    over = inside & (far > 37.5) & (far < 40) & (z > 30) & (z < 40) & (y > 44)
     small, large = head_of_layers(36), head_of_layers(46, skull=100)
     read = np.where(inside, np.nan, scan)
     found = cover_bone(read, small, inside, 100.0, np.ones(3), brain)
@@ -94,5 +95,14 @@ def test_no_kept_bone_of_a_forehead_is_left_bare():
     open_skull = head_of_layers(46)
     open_skull[46:50, 60:, 20:24] = 0
     np.testing.assert_array_equal(cover_bone(read, open_skull, inside, 100.0, np.ones(3), brain), open_skull)
+    # behind the brain there is no forehead
+    before = inside & (y > 40)
+    read_before = np.where(before, np.nan, scan)
+    assert (cover_bone(read_before, small, before, 100.0, np.ones(3), brain)[over] > 50).mean() > 0.9
+    turned = [part[:, ::-1] for part in (read_before, small, before, brain)]
+    np.testing.assert_array_equal(cover_bone(*turned[:3], 100.0, np.ones(3), turned[3]), turned[1])
     # dark and far from the brain it is an airway
     np.testing.assert_array_equal(cover_bone(read, small, inside, 100.0, np.ones(3), far < 10), small)
+    # a few blocks are no forehead
+    monkeypatch.setattr(skinfit, "LEAST_BARE", 10**6)
+    assert cover_bone(read, small, inside, 100.0, np.ones(3), brain) is small

@@ -1,10 +1,14 @@
 """A new face that would not fit into the scan's field of view is set back, whatever the scan's orientation."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
+from bids_cpmae.imaging.align import HeadFrame, resample_to_scan, stand_in
+from bids_cpmae.imaging.contrast import Anatomy
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, grid_points, head_affine, head_shape
+from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.view import CLEAR_MM, MOST_MM, before_the_end, into_view
 
 FRONT_MM = 60.0
@@ -74,3 +78,17 @@ def test_all_is_in_view_where_nothing_is_known_of_it():
     volume = head(6.0)
     assert into_view(volume, None) is volume
     assert into_view(volume, beyond() - 200) is volume
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_scan_and_its_other_contrasts_show_the_same_nose(known):
+    """What a T1w scan is composed of and what other contrasts are translated from end at the same place."""
+    same = CoordinateMap(head_affine(4), grid_points(head_affine(4), head_shape(4)).astype(np.float32))
+    empty = np.zeros(head_shape(), np.float32)
+    frame = HeadFrame(empty, empty == 0, same, same, 1.0, beyond=beyond() if known else None)
+    affine, shape = scan("RAS")
+    source = SourceImage(nib.Nifti1Header(), affine, np.zeros(shape, np.int16))
+    seen = resample_to_scan(frame, head(6.0), source, np.ones(shape, bool))
+    assert (seen[:, -1].max() > 0.25) != known
+    assert (reach(Anatomy.of(frame, head(6.0)).value).max() > FRONT_MM) != known
+    assert stand_in(frame).beyond is frame.beyond

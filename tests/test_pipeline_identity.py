@@ -9,7 +9,7 @@ from bids_cpmae.evaluation.surface import FAR_MM, skin_of
 from bids_cpmae.imaging.align import align_blanked, resample_to_scan
 from bids_cpmae.imaging.contrast import Anatomy, Stage
 from bids_cpmae.imaging.facemask import carry_face, locate_face, map_grid
-from bids_cpmae.imaging.headspace import apply_affine
+from bids_cpmae.imaging.headspace import apply_affine, head_affine
 from bids_cpmae.imaging.nifti import SourceImage, load_source
 from bids_cpmae.imaging.recolour import compose_series, recolour
 from bids_cpmae.imaging.rendering import head_surface
@@ -84,6 +84,18 @@ def test_new_skins_are_not_the_old_one(faces, first_skin, between):
         head = load_cpmae(None, "cpu").remodel(frame.volume, frame.blank, identity_seed=seed)
         new.append(skin(first, compose_series(first, mask, resample_to_scan(frame, head, first, mask)), mask)[1])
     assert min(apart(original, points) for points in new) > between + 0.5
+
+
+def test_the_frame_tells_where_the_view_ends(faces):
+    """The scan's foremost slice, as the map finds it in head space, is where nothing lies beyond."""
+    first, frame = faces[0][0], faces[4]
+    end = np.array([(n - 1) / 2 for n in first.shape3])
+    axis = np.abs(first.affine[1, :3]).argmax()
+    end[axis] = first.shape3[axis] - 0.5 if first.affine[1, axis] > 0 else -0.5
+    grid = np.eye(4)
+    grid[:3, 3] = frame.to_head(apply_affine(first.affine, end))
+    found = resample(frame.beyond, head_affine(4), grid, (1, 1, 1), outside="edge")
+    assert abs(found.item()) < 1.5
 
 
 def test_t2w_face_has_bright_eyes_and_dark_muscle_as_the_scan_has(faces):

@@ -33,7 +33,7 @@ FIELD_OF_VIEW_MM, PAD_MM = 170.0, 10.0
 RECENTRINGS = 2
 WINSOR_PERCENT = (1.0, 97.0)
 STEPS = ("brain extraction", "segmentation", "normalisation")
-VERSION = 5
+VERSION = 6
 
 
 @dataclass
@@ -45,9 +45,9 @@ class Products:
     affine : ndarray (4, 4)
         Of the isotropic RAS+ grid that all steps work on.
     brain : ndarray (X, Y, Z), bool or None
-        BET's mask, True inside, started from the brain's own centre as ``bet -R`` does.
+        BET's mask, True inside, started twice more from the centre of what was found, as ``bet -R`` does.
     plain_brain : ndarray (X, Y, Z), bool or None
-        BET's mask started from the centre of the whole head, face included.
+        BET's mask started from the centre of the whole head, face included, alone; None where that is no brain.
     tissues : ndarray (X, Y, Z), uint8 or None
         0 outside, 1 CSF, 2 grey matter, 3 white matter.
     affine_points, deformable_points : ndarray (X, Y, Z, 3), float32, or None
@@ -143,17 +143,20 @@ def _extract(made: Products, scan: Grid, iterations: int) -> None:
     def unpadded(found: np.ndarray) -> np.ndarray:
         brain = np.zeros(scan.data.shape, bool)
         brain[:, :, low:] = found[pad:-pad, pad:-pad, pad:-pad]
-        volume = float(brain.sum() * _voxel_ml(scan))
-        if not BRAIN_ML[0] <= volume <= BRAIN_ML[1]:
-            raise ValueError(f"{volume:.0f} ml are no brain")
         return brain
 
     found, centre = _run_bet(padded, iterations)
     plain = unpadded(found)
+    if BRAIN_ML[0] <= plain.sum() * _voxel_ml(scan) <= BRAIN_ML[1]:
+        made.plain_brain = plain
     for _ in range(RECENTRINGS):
         found, centre = _run_bet(padded, iterations, centre)
-    made.plain_brain, made.brain = plain, unpadded(found)
-    made.numbers["tiv_ml"] = float(made.brain.sum() * _voxel_ml(scan))
+    brain = unpadded(found)
+    volume = float(brain.sum() * _voxel_ml(scan))
+    if not BRAIN_ML[0] <= volume <= BRAIN_ML[1]:
+        raise ValueError(f"{volume:.0f} ml are no brain")
+    made.brain = brain
+    made.numbers["tiv_ml"] = volume
 
 
 def _run_bet(scan: Grid, iterations: int, centre: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -162,6 +165,7 @@ def _run_bet(scan: Grid, iterations: int, centre: np.ndarray | None = None) -> t
 
     try:
         from brainextractor import BrainExtractor
+        from brainextractor.helpers import sphere
     except ModuleNotFoundError as error:
         raise InputError("brainextractor is not installed; pip install 'bids_cpmae[evaluate]'") from error
     with contextlib.redirect_stdout(io.StringIO()):
@@ -169,6 +173,7 @@ def _run_bet(scan: Grid, iterations: int, centre: np.ndarray | None = None) -> t
         if centre is not None:
             tool.vertices = np.array(tool.surface.vertices + (centre - tool.c))
             tool.update_surface_attributes()
+            tool.c, tool.tm = centre, np.median(tool.data[sphere(tool.shape, 2 * tool.r, centre)])
         tool.run(iterations)
         found = np.asarray(tool.compute_mask()) > 0
     weight = np.where(found, np.clip(scan.data, tool.t2, tool.t98), 0)

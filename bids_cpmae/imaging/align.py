@@ -50,7 +50,8 @@ class HeadFrame:
     tone : Tone
         By which ``volume`` was drawn as the portrait is, but for the brain.
     beyond : ndarray (64, 64, 64), float32, or None
-        How far in mm each point of ``to_scan`` lies beyond the front end of the field of view; None if all is in view.
+        How far in mm each point of ``to_scan`` lies beyond the front end of the field of view; None where that is not
+        known, and all counts as in view.
     """
 
     volume: np.ndarray

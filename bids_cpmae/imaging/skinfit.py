@@ -82,10 +82,11 @@ def cover_bone(
 
     Parameters
     ----------
-    scan, new : ndarray (X, Y, Z), float32
+    scan, new : ndarray (X, Y, Z; RAS+), float32
         What stands in ``scan`` under the mask is not read.
     inside, brain : ndarray (X, Y, Z), bool
-        True = under the mask, and True = brain, near which what is dark is bone and no airway.
+        True = under the mask, and True = brain. What is dark near the foremost `FRONTAL_MM` of the brain and before it
+        is a forehead's bone, and no airway.
     level : float
         Typical value of tissue.
     spacing : ndarray (3,)

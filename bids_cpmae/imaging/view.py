@@ -56,7 +56,7 @@ def into_view(head: np.ndarray, beyond: np.ndarray | None) -> np.ndarray:
     Returns
     -------
     ndarray (256, 256, 256), float32
-        The very same where nothing stands out, or so much that half a face is out of view.
+        The very same where nothing stands out, or more than `MOST_MM`, which would leave no nose.
     """
     first = None if beyond is None else np.flatnonzero((beyond > -REACH_MM).any((0, 2)))
     if first is None or not first.size or beyond.max() <= -CLEAR_MM:

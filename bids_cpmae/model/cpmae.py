@@ -29,7 +29,7 @@ CONTEXT_MM = 12.0
 # keeps all that is coarser, takes away what changes its sign at every voxel
 NO_ALTERNATION = np.array([-1, 4, 10, 4, -1], np.float32) / 16
 # of an identity's scores: none is drawn beyond this, in standard deviations, and how wide they are spread against those
-# of the training heads, without which ten new faces would differ less than ten people do
+# of the training heads, without which ten new faces lie less than 70 % as far apart as people do
 WIDEST, IDENTITY_SCALE = 2.0, 1.12
 
 
