@@ -28,6 +28,8 @@ SCALP_MM, BESIDE_BARE = 4.0, 0.2
 # blocks are no forehead
 BONE_MM, COVER, BRAIN_MM, FRONTAL_MM = 6.0, 1.0, 20.0, 30.0
 ALONG_MM, ALONG_SIGMA_MM, PASSAGE_MM, LEAST_BARE = 4.0, 4.0, 5.0, 60
+# bone goes on for so much of it, or the mask's border would be a step from bone to flesh
+UNDER_MM = 3.5
 STILL_MM = 0.05
 
 
@@ -115,7 +117,8 @@ def cover_bone(
     new = _moved(new, block, height, gaussian_filter(wider, ALONG_SIGMA_MM / wide), spacing)
     # what comes to lie there need not be flesh
     bare = smooth_step(gaussian_filter((apart > 0).astype(np.float32), ALONG_SIGMA_MM / wide), 0.1, 0.4)
-    cover = COVER * level * enlarge(bare * smooth_step(off, BONE_MM + 1, BONE_MM - 1), block, new.shape)
+    flesh = smooth_step(off, UNDER_MM - 1, UNDER_MM + 1) * smooth_step(off, BONE_MM + 1, BONE_MM - 1)
+    cover = COVER * level * enlarge(bare * flesh, block, new.shape)
     return np.where(inside, np.maximum(new, cover), new)
 
 
