@@ -20,7 +20,7 @@ COARSE, ROUNDS, GAIN = 0.05, 3, (0.85, 4.0)
 # power that is asked for relative to what is around, by cycles/mm: more than a face has, for along the skin and next to
 # air it is not all given
 FREQUENCIES = (0.075, 0.125, 0.175, 0.225, 0.275, 0.325)
-SHARES, SHARES_LARGE = (0.91, 1.23, 1.55, 1.52, 1.5, 1.25), (1.37, 1.43, 1.35, 1.73, 1.73, 1.73)
+SHARES, SHARES_LARGE = (0.91, 1.23, 1.55, 1.5, 1.5, 1.21), (1.37, 1.43, 1.35, 1.73, 1.73, 1.73)
 # heads relative to faces, where there is only brain around them
 BESIDE_BRAIN = (0.75, 1.0, 1.5, 2.0, 2.0, 2.0)
 # an edge made too steep is one of stairs: along the skin it is done by half

@@ -26,10 +26,10 @@ SCALP_MM, BESIDE_BARE = 4.0, 0.2
 # what covers kept bone at least and how bright that is, so far from the brain and before its foremost part alone; how
 # widely what moves out for that takes along what lies beside it; airways are twice as wide as this at most, and so few
 # blocks are no forehead
-BONE_MM, COVER, BRAIN_MM, FRONTAL_MM = 6.0, 1.0, 20.0, 30.0
-ALONG_MM, ALONG_SIGMA_MM, PASSAGE_MM, LEAST_BARE = 4.0, 4.0, 5.0, 60
+BONE_MM, COVER, BRAIN_MM, FRONTAL_MM = 5.0, 1.0, 20.0, 30.0
+ALONG_MM, ALONG_SIGMA_MM, PASSAGE_MM, LEAST_BARE = 4.0, 4.0, 5.0, 40
 # bone goes on for so much of it, or the mask's border would be a step from bone to flesh
-UNDER_MM = 3.5
+UNDER_MM = 2.5
 STILL_MM = 0.05
 
 
