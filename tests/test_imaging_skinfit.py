@@ -82,7 +82,7 @@ def test_no_kept_bone_of_a_forehead_is_left_bare(monkeypatch):
     far = np.sqrt((x - 48) ** 2 + (y - 20) ** 2 + (z - 20) ** 2)
     scan, brain = head_of_layers(46), far < 32
     inside = (far > 37) & (z < 44)
-    over = inside & (far > 37.5) & (far < 40) & (z > 30) & (z < 40) & (y > 44)
+    over = inside & (far > 37.5) & (far < 40) & (z > 30) & (z < 40) & (y > 30)
     small, large = head_of_layers(36), head_of_layers(46, skull=100)
     read = np.where(inside, np.nan, scan)
     found = cover_bone(read, small, inside, 100.0, np.ones(3), brain)
@@ -99,7 +99,7 @@ def test_no_kept_bone_of_a_forehead_is_left_bare(monkeypatch):
     # behind the brain there is no forehead
     before = inside & (y > 40)
     read_before = np.where(before, np.nan, scan)
-    assert (cover_bone(read_before, small, before, 100.0, np.ones(3), brain)[over] > 50).mean() > 0.9
+    assert (cover_bone(read_before, small, before, 100.0, np.ones(3), brain)[over & (y > 44)] > 50).mean() > 0.9
     turned = [part[:, ::-1] for part in (read_before, small, before, brain)]
     np.testing.assert_array_equal(cover_bone(*turned[:3], 100.0, np.ones(3), turned[3]), turned[1])
     # dark and far from the brain it is an airway

@@ -134,33 +134,6 @@ def _attempt(made: Products, step: str, run: Callable[[], None]) -> None:
 
 def _extract(made: Products, scan: Grid, iterations: int) -> None:
     """BET (Smith 2002, doi:10.1002/hbm.10062) by brainextractor, and again from the centre of what it found."""
-    # necks mislead it, and it looks beyond the volume: cut as FSL's robustfov does, and padded
-    spacing = float(np.diag(scan.affine)[:3].mean())
-    top = np.flatnonzero(head_mask(scan.data).any((0, 1)))[-1]
-    low, pad = max(0, round(top - FIELD_OF_VIEW_MM / spacing)), int(np.ceil(PAD_MM / spacing))
-    padded = Grid(np.pad(scan.data[:, :, low:], pad), scan.affine)
-
-    def unpadded(found: np.ndarray) -> np.ndarray:
-        brain = np.zeros(scan.data.shape, bool)
-        brain[:, :, low:] = found[pad:-pad, pad:-pad, pad:-pad]
-        return brain
-
-    found, centre = _run_bet(padded, iterations)
-    plain = unpadded(found)
-    if BRAIN_ML[0] <= plain.sum() * _voxel_ml(scan) <= BRAIN_ML[1]:
-        made.plain_brain = plain
-    for _ in range(RECENTRINGS):
-        found, centre = _run_bet(padded, iterations, centre)
-    brain = unpadded(found)
-    volume = float(brain.sum() * _voxel_ml(scan))
-    if not BRAIN_ML[0] <= volume <= BRAIN_ML[1]:
-        raise ValueError(f"{volume:.0f} ml are no brain")
-    made.brain = brain
-    made.numbers["tiv_ml"] = volume
-
-
-def _run_bet(scan: Grid, iterations: int, centre: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """BET's mask and its centre of gravity (3,) in voxels, started from ``centre`` or else the head's."""
     import nibabel as nib
 
     try:
@@ -168,16 +141,33 @@ def _run_bet(scan: Grid, iterations: int, centre: np.ndarray | None = None) -> t
         from brainextractor.helpers import sphere
     except ModuleNotFoundError as error:
         raise InputError("brainextractor is not installed; pip install 'bids_cpmae[evaluate]'") from error
+    # necks mislead it, and it looks beyond the volume: cut as FSL's robustfov does, and padded
+    spacing = float(np.diag(scan.affine)[:3].mean())
+    top = np.flatnonzero(head_mask(scan.data).any((0, 1)))[-1]
+    low, pad = max(0, round(top - FIELD_OF_VIEW_MM / spacing)), int(np.ceil(PAD_MM / spacing))
+    padded, brain = np.pad(scan.data[:, :, low:], pad), np.zeros(scan.data.shape, bool)
+
     with contextlib.redirect_stdout(io.StringIO()):
-        tool = BrainExtractor(img=nib.Nifti1Image(scan.data, scan.affine))
-        if centre is not None:
-            tool.vertices = np.array(tool.surface.vertices + (centre - tool.c))
-            tool.update_surface_attributes()
-            tool.c, tool.tm = centre, np.median(tool.data[sphere(tool.shape, 2 * tool.r, centre)])
-        tool.run(iterations)
-        found = np.asarray(tool.compute_mask()) > 0
-    weight = np.where(found, np.clip(scan.data, tool.t2, tool.t98), 0)
-    return found, np.array(ndimage.center_of_mass(weight)) if weight.any() else np.asarray(tool.c)
+        tool = BrainExtractor(img=nib.Nifti1Image(padded, scan.affine))
+        start, head_centre = tool.vertices.copy(), tool.c
+        for again in range(1 + RECENTRINGS):
+            if again:
+                tool.vertices = start + (tool.c - head_centre)
+                tool.update_surface_attributes()
+                tool.tm = np.median(tool.data[sphere(tool.shape, 2 * tool.r, tool.c)])
+            tool.run(iterations)
+            found = np.asarray(tool.compute_mask()) > 0
+            weight = np.where(found, np.clip(padded, tool.t2, tool.t98), 0)
+            tool.c = np.array(ndimage.center_of_mass(weight)) if weight.any() else tool.c
+            brain[:, :, low:] = found[pad:-pad, pad:-pad, pad:-pad]
+            volume = float(brain.sum() * _voxel_ml(scan))
+            plausible = BRAIN_ML[0] <= volume <= BRAIN_ML[1]
+            if plausible and not again:
+                made.plain_brain = brain.copy()
+    if not plausible:
+        raise ValueError(f"{volume:.0f} ml are no brain")
+    made.brain = brain
+    made.numbers["tiv_ml"] = volume
 
 
 def _segment(made: Products, scan: Grid) -> None:

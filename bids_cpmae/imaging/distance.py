@@ -27,3 +27,22 @@ def distance_in(mask: np.ndarray, spacing: float | np.ndarray = 1.0) -> np.ndarr
     anisotropy = tuple(float(size) for size in np.broadcast_to(spacing, mask.ndim))
     found = edt.edt(np.ascontiguousarray(mask), anisotropy=anisotropy, black_border=False, parallel=threads())
     return np.minimum(found, np.float32(FARTHEST_MM))
+
+
+def closed(mask: np.ndarray, spacing: float | np.ndarray, reach: float) -> np.ndarray:
+    """A mask with its gaps closed that are less than twice as wide as ``reach``, in mm; it ends at the array's edge.
+
+    Parameters
+    ----------
+    mask : ndarray (X, Y, Z), bool
+    spacing : float or ndarray (3,)
+        Voxel size in mm.
+    reach : float
+        In mm.
+
+    Returns
+    -------
+    ndarray (X, Y, Z), bool
+    """
+    near = distance_in(~mask, spacing) <= reach
+    return distance_in(near, spacing) > reach

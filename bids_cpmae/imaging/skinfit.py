@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter
 
-from bids_cpmae.imaging.distance import distance_in
+from bids_cpmae.imaging.distance import closed, distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
 from bids_cpmae.imaging.filters import smooth_step
 from bids_cpmae.imaging.resample import sample_points
@@ -104,10 +104,10 @@ def cover_bone(
     bone &= _height(masked | tissue, wide) < -BONE_MM
     solid = blocks(new, block) > EDGE * level
     # what a nose opens to the air from within lies not bare
-    bone &= _height(_closed(np.where(masked, solid, tissue), wide), wide) > -BONE_MM
+    bone &= _height(closed(np.where(masked, solid, tissue), wide, PASSAGE_MM), wide) > -BONE_MM
     if bone.sum() < LEAST_BARE:
         return new
-    height = _height(_closed(solid | core, wide), wide)
+    height = _height(closed(solid | core, wide, PASSAGE_MM), wide)
     # skin is to be where the bone ends and its cover with it, or further out
     off = distance_in(~bone, wide)
     apart = np.clip(height - off + BONE_MM, 0, APART_MM)
@@ -122,17 +122,12 @@ def cover_bone(
     return np.where(inside, np.maximum(new, cover), new)
 
 
-def _closed(solid: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """A head (X, Y, Z), bool, with passages of less than twice `PASSAGE_MM` closed."""
-    near = distance_in(~solid, spacing) <= PASSAGE_MM
-    return distance_in(near, spacing) > PASSAGE_MM
-
-
 def _before_frontal(brain: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Where (X, Y, Z; RAS+), bool, one looks back on the foremost part of a brain and not on its sides."""
-    foremost = np.where(brain, np.arange(brain.shape[1])[:, None], -1).max(1)
+    forwards = np.arange(brain.shape[1])[:, None]
+    foremost = np.where(brain, forwards, -1).max(1)
     frontal = (foremost >= 0) & (foremost > foremost.max() - FRONTAL_MM / spacing[1])
-    return frontal[:, None] & (np.arange(brain.shape[1])[:, None] > foremost[:, None])
+    return frontal[:, None] & (forwards > foremost[:, None])
 
 
 def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
@@ -175,6 +170,8 @@ def _moved(
     new: np.ndarray, block: np.ndarray, height: np.ndarray, apart: np.ndarray, spacing: np.ndarray
 ) -> np.ndarray:  # fmt: skip
     """The new head with its skin, at ``height`` 0, ``apart`` mm further out; both on blocks of ``block`` voxels."""
+    if not apart.any():
+        return new
     wide = spacing * block
     normal = np.stack(np.gradient(gaussian_filter(height, 2.0 / wide), *wide))
     normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
