@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from bids_cpmae.antspy import load_ants
 from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, grid_points
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.resample import downsample
@@ -79,7 +80,7 @@ class Grid:
 
     def to_ants(self):
         """The same volume as an ANTs image in LPS."""
-        import ants
+        ants = load_ants()
 
         spacing = np.diag(self.affine)[:3]
         return ants.from_numpy(
@@ -108,7 +109,7 @@ class Registration:
     similarity: float
 
     def _map(self, files: list[str], invert: list[bool], affine: np.ndarray, shape) -> CoordinateMap:
-        import ants
+        ants = load_ants()
         import pandas as pd
 
         points = grid_points(affine, shape)
@@ -140,7 +141,7 @@ def _air_level(data: np.ndarray) -> float:
 
 def set_repeatable(seed: int) -> None:
     """Same input, same result: ANTs samples its metric at random and sums in the order its threads end."""
-    import ants
+    ants = load_ants()
 
     ants.config.set_ants_deterministic(on=False, seed_value=int(seed) % 2**31 or 1)
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = os.environ.get("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
@@ -150,7 +151,7 @@ def write_starts(
     fixed, moving, folder: Path, *, pitches: tuple[float, ...] = START_PITCHES, rises: tuple[float, ...] = START_RISES
 ):  # fmt: skip
     """Candidate rigid starts: centres of mass brought together, raised in mm, and the head nodded about its ears."""
-    import ants
+    ants = load_ants()
 
     centre_fixed = np.array(ants.get_center_of_mass(fixed))
     centre_moving = np.array(ants.get_center_of_mass(moving))
@@ -227,7 +228,7 @@ def register(
     -------
     Registration
     """
-    import ants
+    ants = load_ants()
 
     set_repeatable(seed)
     folder = Path(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import binary_dilation
 
+from bids_cpmae.antspy import load_ants
 from bids_cpmae.imaging.facemask import COARSE_MM, coarse_scan
 from bids_cpmae.imaging.headspace import apply_affine
 from bids_cpmae.imaging.nifti import SourceImage
@@ -90,7 +91,7 @@ def _register(
     fixed: Grid, moving: Grid, near: np.ndarray, judged: np.ndarray, folder: Path, seed: int
 ) -> np.ndarray:
     """The reference's world to the scan's (4, 4): the best of several coarse fits, refined."""
-    import ants
+    ants = load_ants()
 
     set_repeatable(seed)
     region = Grid(near.astype(np.float32), fixed.affine)
@@ -125,7 +126,7 @@ def _binary(grid: Grid) -> Grid:
 
 def _headers(folder: Path) -> str:
     """The start that takes the headers at their word: within a session they are nearly right."""
-    import ants
+    ants = load_ants()
 
     name = str(folder / "headers.mat")
     ants.write_transform(ants.create_ants_transform("AffineTransform", precision="float", dimension=3), name)
@@ -134,7 +135,7 @@ def _headers(folder: Path) -> str:
 
 def _matrix(file: str) -> np.ndarray:
     """A linear transform that ANTs wrote, as a matrix (4, 4) in RAS+."""
-    import ants
+    ants = load_ants()
 
     transform = ants.read_transform(file)
     numbers, centre = np.array(transform.parameters), np.array(transform.fixed_parameters)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_dilation
 
+from bids_cpmae.antspy import load_ants
 from bids_cpmae.imaging.headspace import grid_points, head_affine, head_shape
 from bids_cpmae.imaging.registration import Grid, Registration, scratch_folder
 from bids_cpmae.imaging.resample import downsample
@@ -89,7 +90,7 @@ def shape_fields(volume: np.ndarray, portrait: Grid, fineness: Fineness) -> tupl
     pull : ndarray (64, 64, 64, 3)
         The same every 4 mm, from places of the portrait to those of the head.
     """
-    import ants
+    ants = load_ants()
 
     spacing = fineness.spacing
     box, affine = head_box(spacing), head_affine(spacing)
