@@ -22,11 +22,19 @@ def sample_points(volumes: np.ndarray, index: np.ndarray, *, outside: str = "zer
     size = np.array(volumes.shape[1:], np.float32)
     # grid_sample counts axes from the last to the first, and [-1, 1] from border to border of the voxels
     unit = ((2 * index + 1) / size - 1)[..., ::-1].astype(np.float32)
-    source = torch.from_numpy(np.ascontiguousarray(volumes, np.float32))
+    source = _side_by_side(volumes)
     flat = torch.from_numpy(np.ascontiguousarray(unit).reshape(-1, 3))
     lines = torch.nn.functional.pad(flat, (0, 0, 0, -len(flat) % LINE)).reshape(-1, 1, LINE, 3)
     out = _grid_sample(source, lines, outside).movedim(0, -1).reshape(-1, volumes.shape[0])
     return out[: len(flat)].numpy().reshape(*index.shape[:-1], -1)
+
+
+def _side_by_side(channels: np.ndarray):
+    """Channels (C, D, H, W) as a tensor in which those of a voxel lie side by side: they are sampled twice as fast."""
+    import torch
+
+    batch = torch.from_numpy(np.ascontiguousarray(channels, np.float32))[None]
+    return batch.contiguous(memory_format=torch.channels_last_3d)[0]
 
 
 def _grid_sample(source, unit, outside: str):
@@ -81,7 +89,7 @@ def _shifts(shift: np.ndarray, affine: np.ndarray, target_affine: np.ndarray, ta
     between = np.linalg.inv(affine) @ target_affine
     axes = _along_axes(between)
     if axes is None:
-        field, place = torch.from_numpy(shift), _to_unit(affine, shift.shape[1:])
+        field, place = _side_by_side(shift), _to_unit(affine, shift.shape[1:])
 
         def look_up(start: int, n: int):
             slab = target_affine.copy()
@@ -138,10 +146,8 @@ def resample(
     -------
     ndarray of ``target_shape``, float32; with C in front where there are several
     """
-    import torch
-
     channels = np.asarray(volume, np.float32)
-    channels = torch.from_numpy(np.ascontiguousarray(channels if channels.ndim == 4 else channels[None]))
+    channels = _side_by_side(channels if channels.ndim == 4 else channels[None])
     place = _to_unit(affine, channels.shape[1:])
     if through is not None:
         # a map is the identity and a shift that varies slowly: only the shift is looked up, in units of the volume
