@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from types import ModuleType
@@ -11,7 +12,12 @@ UNUSED = ("ants.learn", "ants.plotting", "ants.deeplearn", "ants.math.quantile")
 
 
 def load_ants() -> ModuleType:
-    """The package ``ants``; as a whole only where it was imported before, and without `UNUSED` otherwise."""
+    """The package ``ants``; as a whole only where it was imported before, and without `UNUSED` otherwise.
+
+    It reckons in one thread unless the environment says otherwise: it counts them once a process, and sums in the order
+    in which they end.
+    """
+    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
     if "ants" not in sys.modules:
         with _empty(UNUSED):
             import ants  # noqa: F401

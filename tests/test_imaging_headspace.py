@@ -14,7 +14,7 @@ from bids_cpmae.imaging.headspace import (
     head_affine,
     head_shape,
 )
-from bids_cpmae.imaging.registration import Grid, register
+from bids_cpmae.imaging.registration import Fixed, Grid, register
 from bids_cpmae.imaging.resample import downsample, resample
 from bids_cpmae.imaging.template import load_template
 
@@ -118,7 +118,7 @@ def moved():
 @pytest.mark.parametrize("deformable", [False, True])
 def test_registration_finds_a_known_move_and_its_way_back(moved, deformable, tmp_path):
     scan, truth = moved
-    found = register(load_template().grid, scan, folder=tmp_path, deformable=deformable)
+    found = register(Fixed.of(load_template().grid), scan, folder=tmp_path, deformable=deformable)
     points = np.array([[0, 0, 0], [40, -30, 30], [-30, 40, -20], [0, 70, -60.0]])
     there = found.fixed_to_moving(head_affine(4), head_shape(4))(points)
     assert np.abs(there - apply_affine(truth, points)).max() < 3
@@ -133,7 +133,7 @@ def test_registration_bears_the_light_of_a_coil(moved, axis, side, tmp_path):
     scan, truth = moved
     along = np.linspace(-1, 1, scan.data.shape[axis]).reshape([-1 if axis == other else 1 for other in range(3)])
     lit = Grid(scan.data * np.exp(1.2 * side * along), scan.affine)
-    found = register(load_template().grid, lit, folder=tmp_path)
+    found = register(Fixed.of(load_template().grid), lit, folder=tmp_path)
     points = np.array([[0, 0, 0], [40, -30, 30], [-30, 40, -20], [0, 70, -60.0]])
     there = found.fixed_to_moving(head_affine(4), head_shape(4))(points)
     off = np.linalg.norm(there - apply_affine(truth, points), axis=1)
@@ -161,7 +161,7 @@ def test_registration_repeats_itself(moved, tmp_path):
     fields = []
     for folder in folders:
         folder.mkdir()
-        found = register(load_template().grid, moved[0], folder=folder, seed=3)
+        found = register(Fixed.of(load_template().grid), moved[0], folder=folder, seed=3)
         fields.append(found.fixed_to_moving(head_affine(8), head_shape(8)).points)
     assert np.array_equal(*fields)
 

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from bids_cpmae.antspy import load_ants
 from bids_cpmae.errors import InputError
 from bids_cpmae.imaging.headspace import covering_grid
 from bids_cpmae.imaging.nifti import load_source
-from bids_cpmae.imaging.registration import Grid, Registration, register, scratch_folder
+from bids_cpmae.imaging.registration import Fixed, Grid, Registration, register, scratch_folder
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.skin import otsu_threshold
 
@@ -104,8 +104,6 @@ def process(
     place = folder / f"{said.hexdigest()[:32]}.npz" if folder else None
     if place and place.is_file():
         return Products.load(place)
-    # ITK counts its threads once, at its first use, and sums in the order in which they end
-    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
     source = load_source(path)
     spacing = max(1.0, float(source.spacing.mean()))
     affine, shape = covering_grid(source.affine, source.shape3, spacing)
@@ -172,7 +170,7 @@ def _extract(made: Products, scan: Grid, iterations: int) -> None:
 
 def _segment(made: Products, scan: Grid) -> None:
     """N4 (Tustison 2010), then Atropos (Avants 2011) started from k-means, by antspyx; measures of quality."""
-    import ants
+    ants = load_ants()
 
     mask = Grid(made.brain.astype(np.float32), scan.affine).to_ants()
     flat = ants.n4_bias_field_correction(
@@ -201,7 +199,7 @@ def _normalise(made: Products, scan: Grid, reference: Grid, seed: int) -> None:
     """Affine, then SyN (Avants 2008) to the reference, by antspyx."""
     affine, shape = covering_grid(reference.affine, reference.data.shape, MAP_MM)
     with scratch_folder() as folder:
-        found = register(reference, scan, folder=Path(folder), seed=seed)
+        found = register(Fixed.of(reference), scan, folder=Path(folder), seed=seed)
         made.deformable_points = found.fixed_to_moving(affine, shape).points
         # ANTs lists the warp first, the affine last
         linear = Registration(found.forward[-1:], found.inverse[:1], found.similarity)

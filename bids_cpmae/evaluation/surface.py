@@ -15,7 +15,7 @@ from scipy.linalg import polar
 
 from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import apply_affine, covering_grid
-from bids_cpmae.imaging.registration import register, scratch_folder
+from bids_cpmae.imaging.registration import Fixed, register, scratch_folder
 from bids_cpmae.imaging.rendering import GRID_MM, Surface, first_hit
 from bids_cpmae.imaging.resample import sample_points
 from bids_cpmae.imaging.skin import NOT_FACE, REGIONS
@@ -94,7 +94,7 @@ def rigid_on_brain(data: np.ndarray, affine: np.ndarray, *, scaled: bool = False
     brain = ndimage.binary_dilation(template.mask(BRAIN_BIT), iterations=2)
     scan = coarse_scan(data, affine)
     with scratch_folder() as folder:
-        found = register(template.grid, scan, folder=Path(folder), fixed_mask=brain, deformable=False)
+        found = register(Fixed.of(template.grid, mask=brain), scan, folder=Path(folder), deformable=False)
         made = found.fixed_to_moving(*covering_grid(template.grid.affine, brain.shape, 32.0))
     points = apply_affine(made.affine, np.moveaxis(np.indices(made.points.shape[:3]), 0, -1)).reshape(-1, 3)
     design = np.column_stack([points, np.ones(len(points))])

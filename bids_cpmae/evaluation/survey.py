@@ -30,7 +30,7 @@ from bids_cpmae.evaluation.surface import (
 from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid
 from bids_cpmae.imaging.nifti import load_source
-from bids_cpmae.imaging.registration import register, scratch_folder
+from bids_cpmae.imaging.registration import Fixed, register, scratch_folder
 from bids_cpmae.imaging.rendering import Surface, head_surface
 from bids_cpmae.imaging.skin import REGIONS, region_of
 from bids_cpmae.imaging.template import load_template
@@ -98,7 +98,7 @@ class Surveyor:
             source = load_source(path)
             scan = coarse_scan(source.data, source.affine)
             with scratch_folder() as folder:
-                found = register(load_template().grid, scan, folder=Path(folder))
+                found = register(Fixed.of(load_template().grid), scan, folder=Path(folder))
                 made = found.moving_to_fixed(*covering_grid(scan.affine, scan.data.shape, MAP_MM, pad=MAP_MM))
             _keep(place, {"affine": made.affine, "points": made.points})
         with np.load(place) as stored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import (
     BRAIN_BIT,
     HEAD_BIT,
-    REGISTRATION_MARGIN_MM,
     SPACING,
     Template,
+    fixed_template,
     load_portrait,
     load_template,
 )
@@ -124,14 +125,9 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
     known = None if alike else coarse_scan((~mask).astype(np.float32), source.affine).data > KNOWN
     # a brain alone must not be laid on a whole head
     alone = keeps_brain_alone(mask)
-    core = template.core_region()
-    region = core if alone else template.alignment_region()
+    fixed = fixed_template("core" if alone else "faceless")
     with scratch_folder() as folder:
-        found = register(
-            template.grid, scan, folder=Path(folder), fixed_mask=region,
-            fixed_box=template.head_box(REGISTRATION_MARGIN_MM), moving_mask=known,
-            core=core, alike=alike, seed=seed,
-        )  # fmt: skip
+        found = register(fixed, scan, folder=Path(folder), moving_mask=known, alike=alike, seed=seed)
         to_scan = found.fixed_to_moving(head_affine(int(FIELD_MM)), head_shape(int(FIELD_MM)))
         to_head = found.moving_to_fixed(*map_grid(source))
     # far off the head there is air whatever the scan shows there
@@ -162,9 +158,15 @@ def seen_tone(volume: np.ndarray, blank: np.ndarray, template: Template) -> Tone
     """How bright a scan in head space, the brain's level at one half, shows the tissue near what is ``blank``."""
     # every second voxel of the 1 mm grid lies on the template's 2 mm one
     scan, drawn, hidden = (part[::SPACING, ::SPACING, ::SPACING] for part in (volume, load_portrait(), blank))
-    near, deep = distance_in(~hidden, SPACING), distance_in(template.mask(HEAD_BIT), SPACING)
-    around = (near > SPACING) & (near < TONE_RING_MM) & (deep < TONE_DEPTH_MM) & (scan > 0) & (drawn > TONE_TISSUE)
+    near = distance_in(~hidden, SPACING)
+    around = (near > SPACING) & (near < TONE_RING_MM) & (_depth() < TONE_DEPTH_MM) & (scan > 0) & (drawn > TONE_TISSUE)
     return Tone.seen(scan, drawn, around & ~template.mask(BRAIN_BIT))
+
+
+@lru_cache(maxsize=1)
+def _depth() -> np.ndarray:
+    """How deep in mm each place of the template lies in its head, (128, 128, 128)."""
+    return distance_in(load_template().mask(HEAD_BIT), SPACING)
 
 
 def stand_in(frame: HeadFrame) -> HeadFrame:

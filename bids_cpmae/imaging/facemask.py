@@ -16,7 +16,7 @@ from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import downsample, resample
 from bids_cpmae.imaging.skin import air_around
-from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, REGISTRATION_MARGIN_MM, SPACING, load_template
+from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, SPACING, fixed_template, load_template
 
 # in head mode the skin over the crown must be new as a whole: it begins some 8 mm from the brain
 BRAIN_MARGIN_MM, HEAD_MARGIN_MM = 8.0, 5.0
@@ -100,13 +100,9 @@ def locate_face(
     SkippedError
         When no face lies in the field of view.
     """
-    template = load_template()
     scan = coarse_scan(source.data, source.affine)
     with scratch_folder() as folder:
-        found = register(
-            template.grid, scan, folder=Path(folder), fixed_box=template.head_box(REGISTRATION_MARGIN_MM),
-            core=template.core_region(), alike=alike, seed=seed,
-        )  # fmt: skip
+        found = register(fixed_template(), scan, folder=Path(folder), alike=alike, seed=seed)
         to_head = found.moving_to_fixed(*map_grid(source))
     located = carry_face(source, to_head, mode=mode, regions=regions, scan=scan)
     return replace(located, measures={"registration_correlation": round(found.similarity, 4), **located.measures})

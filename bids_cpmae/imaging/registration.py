@@ -6,10 +6,10 @@ ANTs itself works in LPS; volumes are handed over with the first two axes of the
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -19,6 +19,9 @@ from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, grid_poin
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.resample import downsample
 from bids_cpmae.imaging.skin import otsu_threshold
+
+if TYPE_CHECKING:
+    from ants.core.ants_image import ANTsImage
 
 LPS = np.array([-1.0, -1.0, 1.0])
 REGISTRATION_MM = 4.0
@@ -128,6 +131,51 @@ class Registration:
         return self._map(self.inverse, invert, affine, shape)
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """What images are registered to, as ANTs sees it, at 4 mm and evened: made once for as many as there are.
+
+    Attributes
+    ----------
+    image, mask : ANTsImage
+        A volume, and which of its voxels may speak; ``mask`` is None where all may.
+    part, part_mask : ANTsImage
+        The same in the box that SyN looks at.
+    core : ANTsImage or None
+        Voxels by which starts are judged where images look alike; those that may speak if None.
+    """
+
+    image: ANTsImage
+    mask: ANTsImage | None
+    part: ANTsImage
+    part_mask: ANTsImage | None
+    core: ANTsImage | None
+
+    @classmethod
+    def of(
+        cls, grid: Grid, *, mask: np.ndarray | None = None, box: tuple[slice, ...] | None = None,
+        core: np.ndarray | None = None,
+    ) -> Fixed:  # fmt: skip
+        """From a volume of any scale of intensities.
+
+        Parameters
+        ----------
+        grid : Grid
+        mask : ndarray of bool, optional
+            True = may speak; everything if not given.
+        box : tuple of slice, optional
+            Voxels that SyN looks at, which spares it the air; all of them if not given.
+        core : ndarray of bool, optional
+            See above.
+        """
+        seen = None if mask is None else Grid(mask.astype(np.float32), grid.affine)
+        whole = part = _target(grid, seen)
+        if box is not None:
+            part = _target(grid.part(box), seen and seen.part(box))
+        judged = None if core is None else _coarse_mask(Grid(core.astype(np.float32), grid.affine))
+        return cls(*whole, *part, judged)
+
+
 def _air_level(data: np.ndarray) -> float:
     """The commonest value of what is dark, which is the mean of a noisy air; 0 where air is 0."""
     top = np.percentile(data, 98)
@@ -140,11 +188,8 @@ def _air_level(data: np.ndarray) -> float:
 
 
 def set_repeatable(seed: int) -> None:
-    """Same input, same result: ANTs samples its metric at random and sums in the order its threads end."""
-    ants = load_ants()
-
-    ants.config.set_ants_deterministic(on=False, seed_value=int(seed) % 2**31 or 1)
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = os.environ.get("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    """Same input, same result: ANTs samples its metric at random."""
+    load_ants().config.set_ants_deterministic(on=False, seed_value=int(seed) % 2**31 or 1)
 
 
 def write_starts(
@@ -188,14 +233,11 @@ def _similarity(fixed, warped, mask=None, *, alike: bool = True) -> float:
 
 
 def register(
-    fixed: Grid,
+    fixed: Fixed,
     moving: Grid,
     *,
     folder: Path,
-    fixed_mask: np.ndarray | None = None,
-    fixed_box: tuple[slice, ...] | None = None,
     moving_mask: np.ndarray | None = None,
-    core: np.ndarray | None = None,
     alike: bool = True,
     deformable: bool = True,
     seed: int = 0,
@@ -204,18 +246,13 @@ def register(
 
     Parameters
     ----------
-    fixed, moving : Grid
+    fixed : Fixed
+    moving : Grid
         Of any scale of intensities; seen at 4 mm and evened: finer detail and the light of coils play no part.
     folder : Path
         Where ANTs may write its transforms; they live as long as the folder does.
-    fixed_mask : ndarray of bool, optional
-        Voxels of ``fixed`` that may speak (True = used); everywhere if not given.
-    fixed_box : tuple of slice, optional
-        Voxels of ``fixed`` that SyN looks at, which spares it the air; all of them if not given.
     moving_mask : ndarray of bool, optional
-        Voxels of ``moving`` that may speak, likewise.
-    core : ndarray of bool, optional
-        Voxels of ``fixed`` by which starts are judged where images look alike; those that may speak if not given.
+        Voxels of ``moving`` that may speak (True = used); everywhere if not given.
     alike : bool
         Tissues look alike in both. Else more starts are tried, and judged whatever the contrasts, by the correlation
         ratio (Roche et al. 1998) where both images are known.
@@ -232,9 +269,8 @@ def register(
 
     set_repeatable(seed)
     folder = Path(folder)
-    seen = None if fixed_mask is None else Grid(fixed_mask.astype(np.float32), fixed.affine)
-    (target, mask), whole = _target(fixed, seen), moving.coarser().evened().to_ants()
-    source = whole
+    target, mask = fixed.image, fixed.mask
+    source = whole = moving.coarser().evened().to_ants()
     masks = {"mask_all_stages": True}
     if moving_mask is not None:
         masks["moving_mask"] = _coarse_mask(Grid(moving_mask.astype(np.float32), moving.affine))
@@ -252,7 +288,7 @@ def register(
             aff_smoothing_sigmas=(1,), mask=mask, **masks,
         )  # fmt: skip
 
-    judged = mask if core is None or not alike else _coarse_mask(Grid(core.astype(np.float32), fixed.affine))
+    judged = fixed.core if alike and fixed.core is not None else mask
     starts = list(write_starts(target, source, folder, rises=START_RISES if alike else OTHER_START_RISES))
     result = None
     for start in starts if alike else ():
@@ -269,8 +305,7 @@ def register(
         fits = [affine(rigid(start, Path(start).stem), Path(start).stem) for start in starts]
         result = max(fits, key=lambda fit: _similarity(target, fit["warpedmovout"], judged, alike=False))
     if deformable:
-        if fixed_box is not None:
-            target, mask = _target(fixed.part(fixed_box), seen and seen.part(fixed_box))
+        target, mask = fixed.part, fixed.part_mask
         result = ants.registration(
             target, source, "SyNOnly", initial_transform=result["fwdtransforms"],
             outprefix=str(folder / "syn_"), reg_iterations=SYN_ITERATIONS, grad_step=SYN_STEP,

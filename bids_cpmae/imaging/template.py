@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 
 from bids_cpmae.data import PORTRAIT
 from bids_cpmae.imaging.headspace import head_affine, head_shape
-from bids_cpmae.imaging.registration import Grid
+from bids_cpmae.imaging.registration import Fixed, Grid
 from bids_cpmae.imaging.resample import resample
 
 SPACING = 2
@@ -37,6 +37,7 @@ class Template:
 
     grid: Grid
     masks: np.ndarray
+    _fine: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def mask(self, bit: int) -> np.ndarray:
         """One mask, True inside."""
@@ -89,15 +90,20 @@ class Template:
         )  # fmt: skip
 
     def fine(self, bit: int) -> np.ndarray:
-        """One mask on the 1 mm head-space grid (256^3), True inside."""
-        mask, affine = self.mask(bit), head_affine()
-        out = np.zeros(head_shape(), bool)
+        """One mask on the 1 mm head-space grid (256^3), True inside; read only."""
+        if bit not in self._fine:
+            self._fine[bit] = self._finer(self.mask(bit))
+        return self._fine[bit]
+
+    def _finer(self, mask: np.ndarray) -> np.ndarray:
+        out, affine = np.zeros(head_shape(), bool), head_affine()
         box = tuple(
             slice(max(0, SPACING * (hit.min() - 1)), min(n, SPACING * (hit.max() + 2)))
             for hit, n in zip(np.nonzero(mask), out.shape)
         )
         affine[:3, 3] += [part.start for part in box]
         out[box] = resample(mask, self.grid.affine, affine, out[box].shape) >= 0.5
+        out.flags.writeable = False
         return out
 
 
@@ -108,6 +114,16 @@ def load_template() -> Template:
         stored = np.load(file)
         image = stored["head"].astype(np.float32) * float(stored["scale"])
         return Template(Grid(image, head_affine(SPACING)), stored["masks"])
+
+
+@lru_cache(maxsize=3)
+def fixed_template(speaks: str = "all") -> Fixed:
+    """The template to register scans to; ``all`` of it speaks, the ``faceless`` head alone, or the ``core``."""
+    template = load_template()
+    masks = {"all": lambda: None, "faceless": template.alignment_region, "core": template.core_region}
+    return Fixed.of(
+        template.grid, mask=masks[speaks](), box=template.head_box(REGISTRATION_MARGIN_MM), core=template.core_region()
+    )
 
 
 def save_portrait(portrait: np.ndarray, path: Path) -> Path:

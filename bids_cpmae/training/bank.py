@@ -13,7 +13,7 @@ from scipy.ndimage import zoom
 
 from bids_cpmae.imaging.headspace import apply_affine, grid_points, head_affine, head_shape
 from bids_cpmae.imaging.intensity import BRAIN_LEVEL, unit_scale
-from bids_cpmae.imaging.registration import Grid, register, scratch_folder
+from bids_cpmae.imaging.registration import Fixed, Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import load_template
 from bids_cpmae.training.contrasts import WHITE, draw_contrast
@@ -77,9 +77,8 @@ class Bank:
 def _field(scan: Grid):
     template = load_template()
     with scratch_folder() as folder:
-        found = register(
-            template.grid, coarse(scan), folder=Path(folder), fixed_mask=template.alignment_region()
-        )  # fmt: skip
+        fixed = Fixed.of(template.grid, mask=template.alignment_region())
+        found = register(fixed, coarse(scan), folder=Path(folder))
         return found.fixed_to_moving(head_affine(4), head_shape(4)), found.similarity
 
 

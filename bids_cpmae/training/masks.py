@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_cpmae.imaging.headspace import apply_affine, grid_points, head_affine, head_shape
-from bids_cpmae.imaging.registration import Grid, register, scratch_folder
+from bids_cpmae.imaging.registration import Fixed, Grid, register, scratch_folder
 from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, FACE_BIT, HEAD_BIT
 from bids_cpmae.training.contrasts import BRAIN_LABELS, draw_contrast
 from bids_cpmae.training.heads import FULL_FACE_MAPS, Head, label_maps
@@ -39,7 +39,7 @@ def labels_on_template(task: tuple[Head, Path]) -> np.ndarray:
     thin = scan.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
     moving = Grid(draw_contrast(labels[::2, ::2, ::2], np.random.default_rng(0)), thin)
     with scratch_folder() as folder:
-        found = register(fixed, moving, folder=Path(folder))
+        found = register(Fixed.of(fixed), moving, folder=Path(folder))
         field = found.fixed_to_moving(head_affine(4), head_shape(4))
     LOG.info("%s to template: correlation %.3f", head.name, found.similarity)
     world = field(grid_points(head_affine(SPACING), head_shape(SPACING)))

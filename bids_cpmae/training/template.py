@@ -18,7 +18,7 @@ import numpy as np
 from scipy.linalg import expm, logm, polar
 
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, grid_points, head_affine, head_shape
-from bids_cpmae.imaging.registration import Grid, register, scratch_folder
+from bids_cpmae.imaging.registration import Fixed, Grid, register, scratch_folder
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.training.heads import Head, coarse, people
 
@@ -46,7 +46,7 @@ def _to_mni(task: tuple[Head, Path]) -> np.ndarray:
     image = nib.as_closest_canonical(nib.load(mni))
     fixed = coarse(Grid(np.asanyarray(image.dataobj).astype(np.float32), image.affine))
     with scratch_folder() as folder:
-        found = register(fixed, coarse(head.read()), folder=Path(folder), deformable=False)
+        found = register(Fixed.of(fixed), coarse(head.read()), folder=Path(folder), deformable=False)
         field = found.fixed_to_moving(np.diag([20.0, 20.0, 20.0, 1.0]), (4, 4, 4))
     points = grid_points(field.affine, (4, 4, 4)).reshape(-1, 3)
     LOG.info("%s to MNI152: correlation %.3f", head.name, found.similarity)
@@ -58,7 +58,7 @@ def _to_template(task: tuple[Head, Path]) -> tuple[np.ndarray, np.ndarray]:
     image = nib.load(template)
     fixed = Grid(image.get_fdata(dtype=np.float32), image.affine)
     with scratch_folder() as folder:
-        found = register(fixed, coarse(head.read()), folder=Path(folder))
+        found = register(Fixed.of(fixed), coarse(head.read()), folder=Path(folder))
         field = found.fixed_to_moving(head_affine(FIELD_SPACING), head_shape(FIELD_SPACING))
     LOG.info("%s to template: correlation %.3f", head.name, found.similarity)
     return field.points, warped(head, field)
