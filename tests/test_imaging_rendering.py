@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.rendering import FRAME_MM, View, first_hit, head_surface, render
+from bids_cpmae.imaging.rendering import FRAME_MM, Surface, View, _depths, _frame, first_hit, head_surface, render
+from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.skin import otsu_threshold
 
 RADIUS_MM = 60
@@ -49,6 +50,17 @@ def test_first_hit_is_finer_than_a_voxel():
     depth = first_hit(field)
     np.testing.assert_allclose(depth[0], 6.4, atol=1e-4)
     assert np.isnan(depth[1]).all()
+
+
+@pytest.mark.parametrize("view", [View(size=90), View(yaw=50, pitch=-20, size=140), View(pitch=80, size=60)])
+def test_rays_meet_the_same_skin_as_on_a_whole_grid(nosed, view):
+    # cut where a field of view ends, and with a cavity
+    field = nosed.field.copy()
+    field[50:70, 60:110, 70:80] = 0
+    cut = Surface(field[:, :, 40:], nosed.affine)
+    to_field, shape = _frame(cut, view)
+    whole = first_hit(resample(cut.field, np.eye(4), to_field, shape))
+    np.testing.assert_allclose(_depths(cut, to_field, shape), whole, atol=2e-3)
 
 
 def test_size_and_type(nosed):

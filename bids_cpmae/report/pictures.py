@@ -13,8 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from bids_cpmae.errors import ScanError
-from bids_cpmae.imaging.headspace import apply_affine
-from bids_cpmae.imaging.rendering import View, head_surface, render
+from bids_cpmae.imaging.rendering import View, carried, head_surface, render
 
 FACE_VIEWS = {
     "front": View(size=320),
@@ -31,6 +30,8 @@ MARGIN_MM = 8.0
 BRIGHTEST = 99.0
 # where a head lies is told by voxels about this far apart, and no more of them than this
 THIN_MM, MOST_POINTS = 2.0, 200_000
+# of more voxels than this, one of eight tells a percentile as well as all
+MANY = 2_000_000
 # the axis that stands still, then axis and direction of rows and of columns; axes are x, y, z
 PLANES = {
     "sagittal": (0, (2, -1), (1, 1)),
@@ -74,7 +75,9 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
         affine = np.asarray(image.affine, np.float64)
     except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError) as error:
         raise ScanError(f"{path.name}: cannot be read for the report ({type(error).__name__})") from error
-    return np.nan_to_num(data.reshape(data.shape[:3]), nan=0, posinf=0, neginf=0), affine
+    # files run along their first axis, arrays along their last
+    data = np.ascontiguousarray(data.reshape(data.shape[:3]))
+    return np.nan_to_num(data, copy=False, nan=0, posinf=0, neginf=0), affine
 
 
 def face_pictures(volume: np.ndarray, affine: np.ndarray, what: str = "the new face") -> list[Picture]:
@@ -163,7 +166,8 @@ def seam_pictures(
         sagittal one the front.
     """
     frame = frame or head_frame(volume, affine, mask, mask_affine)
-    lit = volume[volume > 0]
+    lit = _sampled(volume)
+    lit = lit[lit > 0]
     top = max(float(np.percentile(lit, BRIGHTEST)), 1e-6) if lit.size else 1.0
     pictures = []
     for name in PLANES:
@@ -172,7 +176,7 @@ def seam_pictures(
         outline = ""
         if mask is not None:
             fine = plane(name, frame, PIXEL_MM / OUTLINE_ZOOM)
-            outline = as_outline(_sample(mask.astype(np.uint8), mask_affine, fine, order=0) > 0)
+            outline = as_outline(_sample(mask.view(np.uint8), mask_affine, fine, order=0) > 0)
         pictures.append(Picture(name, f"{name} slice through the seam", as_webp(picture), outline))
     return pictures
 
@@ -185,9 +189,24 @@ def thinned(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def tissue_points(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Points (N, 3), RAS+ mm, of voxels that are brighter than air; every voxel's where none stands out."""
-    bright = np.argwhere(volume > TISSUE_SHARE * np.percentile(volume, 99))
-    index = bright if len(bright) else np.argwhere(np.ones(volume.shape, bool))
-    return apply_affine(affine, index[:: max(1, len(index) // MOST_POINTS)])
+    bright = volume > tissue_level(volume)
+    return _points(bright if bright.any() else np.ones(volume.shape, bool), affine)
+
+
+def tissue_level(volume: np.ndarray) -> float:
+    """What is brighter than this is not air."""
+    return TISSUE_SHARE * float(np.percentile(_sampled(volume), 99))
+
+
+def _sampled(volume: np.ndarray) -> np.ndarray:
+    return volume[::2, ::2, ::2] if volume.size > MANY else volume
+
+
+def _points(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Points (N, 3), RAS+ mm, of a mask's voxels: all of them, or every so many."""
+    found = np.flatnonzero(mask)
+    index = np.unravel_index(found[:: max(1, len(found) // MOST_POINTS)], mask.shape)
+    return carried(affine, np.stack(index).astype(float)).T
 
 
 def face_centre(volume, affine, mask, mask_affine) -> np.ndarray | None:
@@ -197,9 +216,8 @@ def face_centre(volume, affine, mask, mask_affine) -> np.ndarray | None:
     """
     if mask is None or not mask.any():
         return None
-    index = np.argwhere(mask)
-    world = apply_affine(mask_affine, index[:: max(1, len(index) // MOST_POINTS)])
-    tissue = world[_sample(volume, affine, world, order=1) > TISSUE_SHARE * np.percentile(volume, 99)]
+    world = _points(mask, mask_affine)
+    tissue = world[_sample(volume, affine, world, order=1) > tissue_level(volume)]
     return np.median(tissue if len(tissue) else world, axis=0)
 
 
@@ -219,13 +237,14 @@ def plane(name: str, frame: Frame, pixel: float) -> np.ndarray:
 
 
 def _sample(volume: np.ndarray, affine: np.ndarray, points: np.ndarray, *, order: int) -> np.ndarray:
-    index = np.moveaxis(apply_affine(np.linalg.inv(affine), points), -1, 0)
-    return ndimage.map_coordinates(volume, index, order=order, mode="grid-constant", prefilter=False)
+    index = carried(np.linalg.inv(affine), points.reshape(-1, 3).T)
+    found = ndimage.map_coordinates(volume, index, order=order, mode="grid-constant", prefilter=False)
+    return found.reshape(points.shape[:-1])
 
 
 def as_webp(picture: np.ndarray) -> str:
     """A grey picture (rows, columns), uint8, as the ``data:`` address of a WebP."""
-    return data_address(_encoded(Image.fromarray(picture), "WEBP", quality=QUALITY, method=6), "image/webp")
+    return data_address(_encoded(Image.fromarray(picture), "WEBP", quality=QUALITY), "image/webp")
 
 
 def as_outline(mask: np.ndarray) -> str:
