@@ -17,7 +17,7 @@ from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_g
 from bids_cpmae.imaging.morphology import shrunk
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid
-from bids_cpmae.imaging.resample import sample_points
+from bids_cpmae.imaging.resample import resample, sample_points
 from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, FACE_BIT, HEAD_BIT, load_template
 
 COVERAGE_MM, AROUND_MM = 6.0, 120.0
@@ -78,7 +78,9 @@ class Landmarks:
         scan = scan or coarse_scan(source.data, source.affine)
         shape = scan.data.shape
         box = _reach(to_head, scan.affine, shape, bits)
-        channels = _carried(to_head, scan.affine, shape, box)
+        corner = corner_of(scan.affine, box)
+        size = tuple(part.stop - part.start for part in box)
+        channels = resample(_channels(), load_template().grid.affine, corner, size, through=to_head)
         masks = [channel > 0.5 for channel in channels[1:]]
         return cls(scan, box, channels[0], *masks, in_view(source, scan.affine, shape)[box])
 
@@ -186,7 +188,10 @@ def _face_in_view(source: SourceImage, to_head: CoordinateMap) -> tuple[np.ndarr
     """Voxel indices (N, 3) of points spread over the face's tissue, and which of them lie in the field of view."""
     affine, shape = covering_grid(source.affine, source.shape3, COVERAGE_MM, pad=AROUND_MM)
     box = _reach(to_head, affine, shape, FACE_BIT)
-    template, _, face, _, head = _carried(to_head, affine, shape, box)
+    # not by `resample`, for which a map ends where its grid ends
+    points = to_head(grid_points(affine, shape)[box])
+    index = apply_affine(np.linalg.inv(load_template().grid.affine), points)
+    template, _, face, _, head = np.moveaxis(sample_points(_channels(), index), -1, 0)
     where = (face > 0.5) & (head > 0.5) & (template > TISSUE)
     world = apply_affine(affine, np.argwhere(where) + [part.start for part in box])
     index = apply_affine(np.linalg.inv(source.affine), world)
@@ -202,6 +207,13 @@ def in_view(source: SourceImage, affine: np.ndarray, shape: tuple[int, ...]) -> 
         index = first[:, None, None] + second[:, None] + third + row[3]
         seen &= (index > -0.5) & (index < size - 0.5)
     return seen
+
+
+def corner_of(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """Affine of a part of a volume."""
+    moved = affine.copy()
+    moved[:3, 3] = apply_affine(affine, np.array([part.start for part in box], float))
+    return moved
 
 
 def _reach(to_head: CoordinateMap, affine: np.ndarray, shape: tuple[int, ...], bits: int) -> tuple[slice, ...]:
@@ -226,10 +238,8 @@ def _extent(bits: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple(apply_affine(template.grid.affine, end) for end in (index.min(0), index.max(0)))
 
 
-def _carried(to_head: CoordinateMap, affine: np.ndarray, shape: tuple[int, ...], box: tuple[slice, ...]) -> np.ndarray:
-    """The template's head and masks (5, X, Y, Z) in a box of a grid."""
+def _channels() -> np.ndarray:
+    """The template's head and masks (5, X, Y, Z), float32."""
     template = load_template()
-    points = to_head(grid_points(affine, shape)[box])
     masks = [template.mask(bit).astype(np.float32) for bit in (BRAIN_BIT, FACE_BIT, EARS_BIT, HEAD_BIT)]
-    index = apply_affine(np.linalg.inv(template.grid.affine), points)
-    return np.moveaxis(sample_points(np.stack([template.grid.data, *masks]), index), -1, 0)
+    return np.stack([template.grid.data, *masks])

@@ -13,13 +13,13 @@ from scipy.ndimage import gaussian_filter, label
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import COARSE_MM, coarse_scan
-from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid, grid_points
-from bids_cpmae.imaging.landmarks import Landmarks, mask_coverage
+from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid
+from bids_cpmae.imaging.landmarks import Landmarks, corner_of, mask_coverage
 from bids_cpmae.imaging.morphology import filled, grown, shrunk
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.noise import neighbours
 from bids_cpmae.imaging.registration import Grid
-from bids_cpmae.imaging.resample import downsample, resample, sample_points
+from bids_cpmae.imaging.resample import downsample, resample
 from bids_cpmae.imaging.seam import border_steps, box_around, noise_levels
 from bids_cpmae.imaging.skin import NOT_FACE, REGIONS, region_of, skin_level
 from bids_cpmae.imaging.template import FACE_BIT, load_template
@@ -98,40 +98,41 @@ class FaceGrid:
         True under the mask.
     template : ndarray (X, Y, Z), bool
         The template's head.
-    points : ndarray (X, Y, Z, 3)
-        Head-space coordinates, RAS+ mm.
+    to_head : CoordinateMap
+        From the scan's world to head space.
     """
 
     affine: np.ndarray
     box: tuple[slice, ...]
     under: np.ndarray
     template: np.ndarray
-    points: np.ndarray
+    to_head: CoordinateMap
 
     @classmethod
     def of(cls, source: SourceImage, mask: np.ndarray, to_head: CoordinateMap) -> FaceGrid:
         """Around a mask (X, Y, Z) of a scan."""
         box = mask_box(mask, source.affine, MARGIN_MM)
-        part = mask[box]
-        affine, shape = covering_grid(_corner(source.affine, box), part.shape, SKIN_MM)
-        points = to_head(grid_points(affine, shape))
-        template = load_template()
-        index = apply_affine(np.linalg.inv(template.grid.affine), points)
-        tissue = sample_points(template.grid.data[None], index)[..., 0] > TEMPLATE_SKIN
-        under = resample(part, _corner(source.affine, box), affine, shape) > 0.5
-        return cls(affine, box, under, _solid(tissue, SKIN_MM), points)
+        part, corner = mask[box], corner_of(source.affine, box)
+        affine, shape = covering_grid(corner, part.shape, SKIN_MM)
+        template = load_template().grid
+        tissue = resample(template.data, template.affine, affine, shape, through=to_head) > TEMPLATE_SKIN
+        under = resample(part, corner, affine, shape) > 0.5
+        return cls(affine, box, under, _solid(tissue, SKIN_MM), to_head)
+
+    def points(self, where: np.ndarray) -> np.ndarray:
+        """Head-space coordinates (N, 3), RAS+ mm, of the voxels where a mask (X, Y, Z) is True."""
+        return _points_of(self.affine, where, self.to_head)
 
     def head(self, image: SourceImage, level: float) -> np.ndarray:
         """The head (X, Y, Z), True inside."""
-        scan = downsample(image.data[self.box], _corner(image.affine, self.box), self.affine, self.under.shape)
+        scan = downsample(image.data[self.box], corner_of(image.affine, self.box), self.affine, self.under.shape)
         return _solid(gaussian_filter(scan, SMOOTH_MM / SKIN_MM) > level, SKIN_MM)
 
 
-def _corner(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
-    """Affine of a part of a volume."""
-    moved = affine.copy()
-    moved[:3, 3] = apply_affine(affine, np.array([part.start for part in box], float))
-    return moved
+def _points_of(affine: np.ndarray, where: np.ndarray, to_head: CoordinateMap) -> np.ndarray:
+    """Head-space coordinates (N, 3) of the voxels of a grid where a mask (X, Y, Z) is True."""
+    index = np.argwhere(where)
+    return to_head(apply_affine(affine, index)) if len(index) else np.zeros((0, 3))
 
 
 def _solid(tissue: np.ndarray, spacing: float) -> np.ndarray:
@@ -172,7 +173,7 @@ def skin_measures(grid: FaceGrid, source: SourceImage, new: SourceImage, level: 
     skins = [_skin(head) for head in heads]
     old, fresh = (skin & grid.under for skin in skins)
     distance = np.concatenate([_distance(skins[1], old), _distance(skins[0], fresh)])
-    regions = [region_of(grid.points[skin]) for skin in (old, fresh)]
+    regions = [region_of(grid.points(skin)) for skin in (old, fresh)]
     region = np.concatenate(regions)
     found = {"residual_face_mm": _mean(distance[~np.isin(region, NO_FACE)])}
     for name in RESIDUAL_REGIONS:
@@ -180,7 +181,7 @@ def skin_measures(grid: FaceGrid, source: SourceImage, new: SourceImage, level: 
     face = np.zeros(fresh.shape, bool)
     face[fresh] = ~np.isin(regions[1], NO_FACE)
     found["template_mm"] = _mean(_distance(_skin(grid.template), face & _foremost(heads[1])))
-    found["nose_mm"] = nose(grid.points[skins[1]])
+    found["nose_mm"] = nose(grid.points(skins[1]))
     found["skin_roughness"] = roughness(heads[1], face)
     return found
 
@@ -269,7 +270,7 @@ def _coarse_part(image: SourceImage, grid: Grid, box: tuple[slice, ...]) -> np.n
     low, high = np.floor(corners.min(0) - reach), np.ceil(corners.max(0) + reach)
     seen = tuple(slice(int(max(0, a)), int(min(b, n)) + 1) for a, b, n in zip(low, high, image.shape3))
     shape = tuple(part.stop - part.start for part in box)
-    return downsample(image.data[seen], _corner(image.affine, seen), _corner(grid.affine, box), shape)
+    return downsample(image.data[seen], corner_of(image.affine, seen), corner_of(grid.affine, box), shape)
 
 
 def grain(source: SourceImage, new: SourceImage, mask: np.ndarray) -> dict[str, float]:
@@ -299,8 +300,8 @@ def brain_overlap(source: SourceImage, coarse: Grid, mask: np.ndarray, level: fl
         return float("nan")
     low, high = np.median(inner) * np.array(BRAIN_BRIGHT)
     under = resample(mask, source.affine, coarse.affine, scan.shape) > 0.5
-    hit = np.argwhere(under & (deep > BRAIN_DEEPER_MM) & (scan > low) & (scan < high))
-    above = to_head(apply_affine(coarse.affine, hit))[:, 2] > BRAIN_ABOVE_MM if len(hit) else np.zeros(0)
+    hit = under & (deep > BRAIN_DEEPER_MM) & (scan > low) & (scan < high)
+    above = _points_of(coarse.affine, hit, to_head)[:, 2] > BRAIN_ABOVE_MM
     return float(above.sum()) * 8.0 / 1000
 
 
