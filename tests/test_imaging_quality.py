@@ -10,9 +10,10 @@ from test_imaging_screening import real
 
 from bids_cpmae.bids.verdicts import FAIL, MEASURES, PASS, REVIEW, judge
 from bids_cpmae.imaging.compose import compose_face
+from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, grid_points
 from bids_cpmae.imaging.nifti import load_source
-from bids_cpmae.imaging.quality import measure_quality
+from bids_cpmae.imaging.quality import FAR_MM, SKIN_MM, _distance, measure_quality
 from bids_cpmae.imaging.screening import screen_located
 
 
@@ -108,6 +109,15 @@ def test_holes_noise_and_steps_ask_for_a_look(source, location, new_face):
         stored = np.where(location.mask, np.rint(np.abs(values)), source.stored).astype(np.int16)
         result, reason = verdict(source, stored, location)
         assert result == REVIEW and name in reason, (name, reason)
+
+
+def test_distances_to_skin_are_exact_up_to_the_farthest_that_counts():
+    rng = np.random.default_rng(0)
+    skin, where = rng.random((40, 30, 50)) > 0.9995, rng.random((40, 30, 50)) > 0.9
+    expected = np.minimum(distance_in(~skin, SKIN_MM), FAR_MM)[where]
+    np.testing.assert_array_equal(_distance(skin, where), expected)
+    assert (expected == FAR_MM).any()
+    np.testing.assert_array_equal(_distance(np.zeros_like(skin), where), FAR_MM)
 
 
 def test_ears_alone_say_nothing_of_the_face(source, location, new_face):

@@ -11,11 +11,12 @@ from heads import as_image, average_head
 from bids_cpmae.bids.verdicts import PASS, REVIEW, judge
 from bids_cpmae.errors import ScanError, SkippedError
 from bids_cpmae.imaging.facemask import locate_face
-from bids_cpmae.imaging.headspace import apply_affine
-from bids_cpmae.imaging.landmarks import face_coverage, mask_coverage
+from bids_cpmae.imaging.headspace import apply_affine, covering_grid
+from bids_cpmae.imaging.landmarks import Landmarks, face_coverage, mask_coverage
 from bids_cpmae.imaging.nifti import load_source
 from bids_cpmae.imaging.orientation import turn_scores, turned
 from bids_cpmae.imaging.screening import CHECKS, screen, screen_located
+from bids_cpmae.imaging.template import FACE_BIT
 
 DEV = ("IXI033", "IXI174", "IXI211")
 
@@ -133,6 +134,22 @@ def test_coverage_counts_what_the_mask_takes(good):
     assert mask_coverage(good, located.to_head, np.zeros_like(located.mask)) == 0
     assert 0.8 < mask_coverage(good, located.to_head, located.mask) < 1
     assert 0.8 < face_coverage(good, located.to_head) <= 1
+
+
+@pytest.mark.parametrize("shift", [0.0, 60.0, 400.0])
+def test_landmarks_of_the_face_alone_are_the_same(good, shift):
+    moved = np.eye(4)
+    moved[1, 3] = shift
+    to_head = bad.located_by_hand(good).to_head.after(moved, *covering_grid(good.affine, good.shape3, 8.0))
+    every, face = Landmarks.of(good, to_head), Landmarks.of(good, to_head, bits=FACE_BIT)
+    places = []
+    for marks in (every, face):
+        found = np.zeros(marks.scan.data.shape, bool)
+        found[marks.box] = marks.face_flesh
+        places.append(found)
+    np.testing.assert_array_equal(*places)
+    assert places[0].any() == (shift < 400)
+    assert face.flesh.size <= every.flesh.size
 
 
 def real(folder, name, suffix="T1w"):

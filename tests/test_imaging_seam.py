@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bids_cpmae.imaging.seam import border_step, noise_level
+from bids_cpmae.imaging.seam import border_step, border_steps, noise_level, noise_levels
 
 SPACING = np.array([1.0, 1.0, 2.0])
 
@@ -42,6 +42,13 @@ def test_only_the_border_asked_for_counts(ramp):
     stepped = data + 30.0 * (mask & ~half)
     assert border_step(stepped, mask, SPACING, within=half & (np.indices(mask.shape)[1] < 8)) < 1.5
     assert border_step(stepped, mask, SPACING, within=~half) > 4
+
+
+def test_several_volumes_at_once_give_the_same(ramp):
+    data, mask = ramp
+    volumes = [data, data + 6 * mask]
+    assert border_steps(volumes, mask, SPACING) == [border_step(each, mask, SPACING) for each in volumes]
+    assert noise_levels(volumes, ~mask, SPACING) == [noise_level(each, ~mask, SPACING) for each in volumes]
 
 
 def test_no_border_is_no_number(ramp):

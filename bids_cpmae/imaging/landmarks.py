@@ -7,17 +7,17 @@ stored.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
-from scipy.ndimage import binary_erosion, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid, grid_points
+from bids_cpmae.imaging.morphology import shrunk
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid
-from bids_cpmae.imaging.resample import sample_points
-from bids_cpmae.imaging.skin import region_of
+from bids_cpmae.imaging.resample import resample, sample_points
 from bids_cpmae.imaging.template import BRAIN_BIT, EARS_BIT, FACE_BIT, HEAD_BIT, load_template
 
 COVERAGE_MM, AROUND_MM = 6.0, 120.0
@@ -27,6 +27,9 @@ SIGNAL = 0.3
 # cosine of the angle to the direction of sight up to which a side of the field of view is its front
 FRONT = 0.7
 LEAST_VOXELS = 200
+ALL_BITS = BRAIN_BIT | FACE_BIT | EARS_BIT | HEAD_BIT
+# every so many points of a grid tell roughly where the template lies in it
+THIN = 4
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Landmarks:
     ----------
     scan : Grid
         The scan.
-    points : ndarray (X, Y, Z, 3)
-        Head-space coordinates, RAS+ mm.
+    box : tuple of slice
+        The part of that grid which holds what is asked of the template; the other arrays cover it alone.
     template : ndarray (X, Y, Z), float32
         Its average head.
     brain, face, ears, head : ndarray (X, Y, Z), bool
@@ -48,7 +51,7 @@ class Landmarks:
     """
 
     scan: Grid
-    points: np.ndarray
+    box: tuple[slice, ...]
     template: np.ndarray
     brain: np.ndarray
     face: np.ndarray
@@ -57,38 +60,50 @@ class Landmarks:
     in_view: np.ndarray
 
     @classmethod
-    def of(cls, source: SourceImage, to_head: CoordinateMap) -> Landmarks:
-        """Carry the template to a scan by a map from its world to head space."""
-        scan = coarse_scan(source.data, source.affine)
-        points, channels = _carried(to_head, scan.affine, scan.data.shape)
-        masks = [channel > 0.5 for channel in channels[1:]]
-        return cls(scan, points, channels[0], *masks, in_view(source, scan.affine, scan.data.shape))
+    def of(
+        cls, source: SourceImage, to_head: CoordinateMap, *, scan: Grid | None = None, bits: int = ALL_BITS
+    ) -> Landmarks:
+        """Carry the template to a scan.
 
-    @cached_property
-    def region(self) -> np.ndarray:
-        """Index into `bids_cpmae.imaging.skin.REGIONS` (X, Y, Z)."""
-        return region_of(self.points)
+        Parameters
+        ----------
+        source : SourceImage
+        to_head : CoordinateMap
+            From the scan's world to head space.
+        scan : Grid, optional
+            The source's `coarse_scan`, where the caller has it.
+        bits : int
+            Those masks of the template that are asked for.
+        """
+        scan = scan or coarse_scan(source.data, source.affine)
+        shape = scan.data.shape
+        box = _reach(to_head, scan.affine, shape, bits)
+        corner = corner_of(scan.affine, box)
+        size = tuple(part.stop - part.start for part in box)
+        channels = resample(_channels(), load_template().grid.affine, corner, size, through=to_head)
+        masks = [channel > 0.5 for channel in channels[1:]]
+        return cls(scan, box, channels[0], *masks, in_view(source, scan.affine, shape)[box])
 
     @cached_property
     def flesh(self) -> np.ndarray:
         """Where the template has tissue all around (X, Y, Z), bool, as far as it is in view."""
         solid = (gaussian_filter(self.template, 1) > TISSUE) & self.in_view
-        return solid & binary_erosion(self.head)
+        return solid & shrunk(self.head)
 
     @cached_property
     def face_flesh(self) -> np.ndarray:
         """`flesh` of the face, a voxel off its border."""
-        return self.flesh & binary_erosion(self.face)
+        return self.flesh & shrunk(self.face)
 
     @cached_property
     def brain_level(self) -> float:
         """Median of the scan where the template has its brain."""
-        inside = self.scan.data[self.brain & self.in_view]
+        inside = self.scan.data[self.box][self.brain & self.in_view]
         return float(np.median(inside)) if inside.size else float("nan")
 
     def brain_signal(self) -> float:
         """Share of the template's brain in view that is as bright as tissue; NaN where there is none."""
-        inside = self.scan.data[self.brain & self.in_view]
+        inside = self.scan.data[self.box][self.brain & self.in_view]
         return float((inside > SIGNAL * self.brain_level).mean()) if inside.size else float("nan")
 
     def cut(self, source: SourceImage) -> float:
@@ -146,7 +161,7 @@ class Landmarks:
 
     def _voxels(self, source: SourceImage, where: np.ndarray) -> np.ndarray:
         """Nearest voxels (N, 3) of the scan, none of them at the edge of its field of view."""
-        world = apply_affine(self.scan.affine, np.argwhere(where))
+        world = apply_affine(self.scan.affine, np.argwhere(where) + [part.start for part in self.box])
         index = np.rint(apply_affine(np.linalg.inv(source.affine), world)).astype(int)
         return index[((index > 0) & (index < np.array(source.shape3) - 1)).all(1)]
 
@@ -172,22 +187,59 @@ def mask_coverage(source: SourceImage, to_head: CoordinateMap, mask: np.ndarray)
 def _face_in_view(source: SourceImage, to_head: CoordinateMap) -> tuple[np.ndarray, np.ndarray]:
     """Voxel indices (N, 3) of points spread over the face's tissue, and which of them lie in the field of view."""
     affine, shape = covering_grid(source.affine, source.shape3, COVERAGE_MM, pad=AROUND_MM)
-    _, (template, _, face, _, head) = _carried(to_head, affine, shape)
+    box = _reach(to_head, affine, shape, FACE_BIT)
+    # not by `resample`, for which a map ends where its grid ends
+    points = to_head(grid_points(affine, shape)[box])
+    index = apply_affine(np.linalg.inv(load_template().grid.affine), points)
+    template, _, face, _, head = np.moveaxis(sample_points(_channels(), index), -1, 0)
     where = (face > 0.5) & (head > 0.5) & (template > TISSUE)
-    index = apply_affine(np.linalg.inv(source.affine), apply_affine(affine, np.argwhere(where)))
+    world = apply_affine(affine, np.argwhere(where) + [part.start for part in box])
+    index = apply_affine(np.linalg.inv(source.affine), world)
     return index, ((index > -0.5) & (index < np.array(source.shape3) - 0.5)).all(1)
 
 
 def in_view(source: SourceImage, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Which voxels of a grid lie in a scan's field of view, bool."""
-    index = apply_affine(np.linalg.inv(source.affine), grid_points(affine, shape))
-    return ((index > -0.5) & (index < np.array(source.shape3) - 0.5)).all(-1)
+    """Which voxels of an axis-aligned grid lie in a scan's field of view, bool."""
+    world = [affine[axis, axis] * np.arange(n) + affine[axis, 3] for axis, n in enumerate(shape)]
+    seen = np.ones(shape, bool)
+    for row, size in zip(np.linalg.inv(source.affine), source.shape3):
+        first, second, third = (row[axis] * at for axis, at in enumerate(world))
+        index = first[:, None, None] + second[:, None] + third + row[3]
+        seen &= (index > -0.5) & (index < size - 0.5)
+    return seen
 
 
-def _carried(to_head: CoordinateMap, affine: np.ndarray, shape: tuple[int, ...]):
-    """Head-space coordinates (X, Y, Z, 3) of a grid, and there the template's head and masks (5, X, Y, Z)."""
+def corner_of(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """Affine of a part of a volume."""
+    moved = affine.copy()
+    moved[:3, 3] = apply_affine(affine, np.array([part.start for part in box], float))
+    return moved
+
+
+def _reach(to_head: CoordinateMap, affine: np.ndarray, shape: tuple[int, ...], bits: int) -> tuple[slice, ...]:
+    """The box of a grid's voxels in which some masks of the template can lie."""
+    # every few points tell: a map is smooth, and no cell between them is stretched by half
+    thin = affine @ np.diag([THIN, THIN, THIN, 1.0])
+    margin = 1.5 * THIN * affine[0, 0]
+    low, high = _extent(bits)
+    points = to_head(grid_points(thin, tuple(-(-n // THIN) + 1 for n in shape)))
+    near = np.argwhere(((points > low - margin) & (points < high + margin)).all(-1))
+    if not len(near):
+        return (slice(0, 1),) * 3
+    first, last = THIN * near.min(0) - THIN // 2, THIN * near.max(0) + THIN // 2
+    return tuple(slice(min(max(0, a), n - 1), min(b + 1, n)) for a, b, n in zip(first, last, shape))
+
+
+@cache
+def _extent(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest head-space coordinates (3,) of some masks of the template."""
     template = load_template()
-    points = to_head(grid_points(affine, shape))
+    index = np.argwhere(template.mask(bits))
+    return tuple(apply_affine(template.grid.affine, end) for end in (index.min(0), index.max(0)))
+
+
+def _channels() -> np.ndarray:
+    """The template's head and masks (5, X, Y, Z), float32."""
+    template = load_template()
     masks = [template.mask(bit).astype(np.float32) for bit in (BRAIN_BIT, FACE_BIT, EARS_BIT, HEAD_BIT)]
-    index = apply_affine(np.linalg.inv(template.grid.affine), points)
-    return points, np.moveaxis(sample_points(np.stack([template.grid.data, *masks]), index), -1, 0)
+    return np.stack([template.grid.data, *masks])

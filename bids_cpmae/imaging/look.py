@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_cpmae.imaging.fields import block_size, blocks
+from bids_cpmae.imaging.morphology import filled
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.orientation import turned
 from bids_cpmae.imaging.skin import otsu_threshold
@@ -193,9 +194,13 @@ def find_signed(look: Look) -> str | None:
 def find_labels(look: Look) -> str | None:
     """Few values, or large patches of the same."""
     values = look.source.data
-    thin = values[::2, ::2, ::2]
-    greys = np.unique(thin[thin != look.background]).size
-    if greys < LEAST_GREYS:
+    # of a scan a few voxels already hold enough
+    for step in (8, 2):
+        thin = values[::step, ::step, ::step]
+        greys = np.unique(thin[thin != look.background]).size
+        if greys >= LEAST_GREYS:
+            break
+    else:
         return f"only {greys} values besides the background, as in a mask or a label map"
     alike = min(_alike(np.moveaxis(values, axis, 0), look.background) for axis in range(3))
     return f"{alike:.0%} of neighbouring voxels alike, as in a label map" if alike > MOST_ALIKE else None
@@ -233,8 +238,8 @@ def find_brain_only(look: Look) -> str | None:
     """A part of a brain's size, and nothing around it."""
     if not look.dark_air:
         return None
-    filled = blocks((look.source.data != look.background).astype(np.float32), block_size(FINE_MM, look.source.spacing))
-    part = ndimage.binary_fill_holes(_largest(filled >= 0.5))
+    share = blocks((look.source.data != look.background).astype(np.float32), block_size(FINE_MM, look.source.spacing))
+    part = filled(_largest(share >= 0.5))
     size = float(part.sum()) * look.ml(FINE_MM)
     border = sum(int(np.take(part, end, axis).sum()) for axis in range(3) for end in (0, -1)) / max(1, part.sum())
     if BRAIN_ONLY_ML[0] < size < BRAIN_ONLY_ML[1] and border < BRAIN_BORDER:

@@ -53,24 +53,38 @@ def turn_scores(source: SourceImage) -> dict[str, float]:
     index = apply_affine(np.linalg.inv(source.affine), grid_points(affine, shape))
     seen = ((index > -0.5) & (index < np.array(source.shape3) - 0.5)).all(-1).astype(np.float32)
     scan = _capped(downsample(*_thinned(source), affine, shape)) * seen
-    size = [fft.next_fast_len(n + BOX, real=True) for n in shape]
-    of_scan, of_view = fft.rfftn(scan, size), fft.rfftn(seen, size)
+    size = [fft.next_fast_len(n + BOX - 1, real=True) for n in shape]
     count, total = float(seen.sum()), float(scan.sum())
     spread = float((scan * scan).sum()) - total**2 / count
     if not spread > 0:
         return {name: 0.0 for name in _turns()}
+    # flipping the scan in place of the head finds the same, and all orders of the axes share the flipped scans
+    flips = {flipped: [np.flip(volume, flipped) for volume in (scan, seen)] for _, flipped in _turns().values()}
+    spectra = {flipped: [fft.rfftn(volume, size) for volume in volumes] for flipped, volumes in flips.items()}
     scores = {}
-    for name, (order, flipped) in _turns().items():
-        found = []
+    for order in permutations(range(3)):
+        names = {name: flipped for name, (own, flipped) in _turns().items() if own == order}
+        found = {name: [] for name in names}
         for head in _heads():
-            head = np.flip(np.transpose(head, order), flipped)
+            head = np.transpose(head, order)
             one, square = (np.conj(fft.rfftn(part, size)) for part in (head, head * head))
-            both, mean, power = (fft.irfftn(part, size) for part in (of_scan * one, of_view * one, of_view * square))
-            variance = power - mean**2 / count
-            # where the template hardly reaches into view its variance is next to nothing
-            variance = np.maximum(variance, LEAST_VARIANCE * variance.max())
-            found.append(float(((both - total * mean / count) / np.sqrt(spread * variance)).max()))
-        scores[name] = max(found)
+            # what the view alone decides is the same for all flips that it looks the same in
+            of_view = {}
+            for name, flipped in names.items():
+                of_scan, of_seen = spectra[flipped]
+                view = flips[flipped][1].tobytes()
+                if view not in of_view:
+                    mean, power = (fft.irfftn(of_seen * part, size) for part in (one, square))
+                    variance = power - mean**2 / count
+                    # where the template hardly reaches into view its variance is next to nothing
+                    variance = np.maximum(variance, LEAST_VARIANCE * variance.max())
+                    of_view[view] = total / count * mean, np.sqrt(spread * variance)
+                expected, scale = of_view[view]
+                both = fft.irfftn(of_scan * one, size)
+                both -= expected
+                both /= scale
+                found[name].append(float(both.max()))
+        scores.update({name: max(values) for name, values in found.items()})
     return scores
 
 

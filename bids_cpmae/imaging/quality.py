@@ -8,27 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import (
-    binary_closing,
-    binary_dilation,
-    binary_erosion,
-    binary_fill_holes,
-    gaussian_filter,
-    label,
-)
+from scipy.ndimage import gaussian_filter, label
 
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.distance import distance_in
-from bids_cpmae.imaging.facemask import coarse_scan
-from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid, grid_points
-from bids_cpmae.imaging.landmarks import Landmarks, mask_coverage
+from bids_cpmae.imaging.facemask import COARSE_MM, coarse_scan
+from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid
+from bids_cpmae.imaging.landmarks import Landmarks, corner_of, mask_coverage
+from bids_cpmae.imaging.morphology import filled, grown, shrunk
 from bids_cpmae.imaging.nifti import SourceImage
-from bids_cpmae.imaging.resample import downsample, resample, sample_points
-from bids_cpmae.imaging.seam import border_step, noise_level
+from bids_cpmae.imaging.noise import neighbours
+from bids_cpmae.imaging.registration import Grid
+from bids_cpmae.imaging.resample import downsample, resample
+from bids_cpmae.imaging.seam import border_steps, box_around, noise_levels
 from bids_cpmae.imaging.skin import NOT_FACE, REGIONS, region_of, skin_level
-from bids_cpmae.imaging.template import load_template
+from bids_cpmae.imaging.template import FACE_BIT, load_template
 
-SKIN_MM, SMOOTH_MM, FAR_MM, CLOSING_MM = 1.5, 0.8, 15.0, 6.0
+SKIN_MM, SMOOTH_MM, FAR_MM, CLOSING_MM, ROUGH_MM = 1.5, 0.8, 15.0, 6.0, 3.0
 MARGIN_MM = 16.0
 LEAST_SKIN = 50
 NO_FACE = [REGIONS.index(name) for name in NOT_FACE]
@@ -73,14 +69,14 @@ def measure_quality(
         Named and explained in `bids_cpmae.bids.verdicts.MEASURES`; what cannot be told is left out.
     """
     new = _refaced(source, stored)
-    marks = Landmarks.of(source, to_head)
-    level = skin_level(marks.scan.data)
+    scan = coarse_scan(source.data, source.affine)
+    level = skin_level(scan.data)
     measures = grain(source, new, mask)
     if "face" in regions:
         measures["mask_coverage"] = mask_coverage(source, to_head, mask)
-        measures.update(likeness(marks, coarse_scan(new.data, source.affine).data, level))
+        measures.update(likeness(Landmarks.of(source, to_head, scan=scan, bits=FACE_BIT), new, level))
     if level > 0 and mask.any():
-        measures["brain_overlap_ml"] = brain_overlap(source, marks, mask, level)
+        measures["brain_overlap_ml"] = brain_overlap(source, scan, mask, level, to_head)
         measures.update(skin_measures(FaceGrid.of(source, mask, to_head), source, new, level))
     return {name: round(float(value), 4) for name, value in measures.items() if np.isfinite(value)}
 
@@ -102,40 +98,41 @@ class FaceGrid:
         True under the mask.
     template : ndarray (X, Y, Z), bool
         The template's head.
-    points : ndarray (X, Y, Z, 3)
-        Head-space coordinates, RAS+ mm.
+    to_head : CoordinateMap
+        From the scan's world to head space.
     """
 
     affine: np.ndarray
     box: tuple[slice, ...]
     under: np.ndarray
     template: np.ndarray
-    points: np.ndarray
+    to_head: CoordinateMap
 
     @classmethod
     def of(cls, source: SourceImage, mask: np.ndarray, to_head: CoordinateMap) -> FaceGrid:
         """Around a mask (X, Y, Z) of a scan."""
         box = mask_box(mask, source.affine, MARGIN_MM)
-        part = mask[box]
-        affine, shape = covering_grid(_corner(source.affine, box), part.shape, SKIN_MM)
-        points = to_head(grid_points(affine, shape))
-        template = load_template()
-        index = apply_affine(np.linalg.inv(template.grid.affine), points)
-        tissue = sample_points(template.grid.data[None], index)[..., 0] > TEMPLATE_SKIN
-        under = resample(part, _corner(source.affine, box), affine, shape) > 0.5
-        return cls(affine, box, under, _solid(tissue, SKIN_MM), points)
+        part, corner = mask[box], corner_of(source.affine, box)
+        affine, shape = covering_grid(corner, part.shape, SKIN_MM)
+        template = load_template().grid
+        tissue = resample(template.data, template.affine, affine, shape, through=to_head) > TEMPLATE_SKIN
+        under = resample(part, corner, affine, shape) > 0.5
+        return cls(affine, box, under, _solid(tissue, SKIN_MM), to_head)
+
+    def points(self, where: np.ndarray) -> np.ndarray:
+        """Head-space coordinates (N, 3), RAS+ mm, of the voxels where a mask (X, Y, Z) is True."""
+        return _points_of(self.affine, where, self.to_head)
 
     def head(self, image: SourceImage, level: float) -> np.ndarray:
         """The head (X, Y, Z), True inside."""
-        scan = downsample(image.data[self.box], _corner(image.affine, self.box), self.affine, self.under.shape)
+        scan = downsample(image.data[self.box], corner_of(image.affine, self.box), self.affine, self.under.shape)
         return _solid(gaussian_filter(scan, SMOOTH_MM / SKIN_MM) > level, SKIN_MM)
 
 
-def _corner(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
-    """Affine of a part of a volume."""
-    moved = affine.copy()
-    moved[:3, 3] = apply_affine(affine, np.array([part.start for part in box], float))
-    return moved
+def _points_of(affine: np.ndarray, where: np.ndarray, to_head: CoordinateMap) -> np.ndarray:
+    """Head-space coordinates (N, 3) of the voxels of a grid where a mask (X, Y, Z) is True."""
+    index = np.argwhere(where)
+    return to_head(apply_affine(affine, index)) if len(index) else np.zeros((0, 3))
 
 
 def _solid(tissue: np.ndarray, spacing: float) -> np.ndarray:
@@ -147,13 +144,13 @@ def _solid(tissue: np.ndarray, spacing: float) -> np.ndarray:
     sizes[0] = 0
     reach = max(1, round(CLOSING_MM / 2 / spacing))
     head = np.pad(names == sizes.argmax(), reach + 1, mode="edge")
-    closed = binary_fill_holes(binary_closing(head, iterations=reach) | head)
+    closed = filled(shrunk(grown(head, reach), reach) | head)
     return closed[(slice(reach + 1, -reach - 1),) * 3]
 
 
 def _skin(solid: np.ndarray) -> np.ndarray:
     """Voxels of a head that touch the air; the edge of the grid is no air."""
-    return solid & binary_dilation(~solid)
+    return solid & grown(~solid)
 
 
 def _foremost(solid: np.ndarray) -> np.ndarray:
@@ -174,25 +171,43 @@ def skin_measures(grid: FaceGrid, source: SourceImage, new: SourceImage, level: 
     """
     heads = [grid.head(image, level) for image in (source, new)]
     skins = [_skin(head) for head in heads]
-    away = [_distance(skin) for skin in (*skins, _skin(grid.template))]
     old, fresh = (skin & grid.under for skin in skins)
-    distance = np.concatenate([away[1][old], away[0][fresh]])
-    region = region_of(np.concatenate([grid.points[old], grid.points[fresh]]))
+    distance = np.concatenate([_distance(skins[1], old), _distance(skins[0], fresh)])
+    regions = [region_of(grid.points(skin)) for skin in (old, fresh)]
+    region = np.concatenate(regions)
     found = {"residual_face_mm": _mean(distance[~np.isin(region, NO_FACE)])}
     for name in RESIDUAL_REGIONS:
         found[f"residual_{name}_mm"] = _mean(distance[region == REGIONS.index(name)])
-    face = fresh & ~np.isin(region_of(grid.points), NO_FACE)
-    found["template_mm"] = _mean(away[2][face & _foremost(heads[1])])
-    found["nose_mm"] = nose(grid.points[skins[1]])
+    face = np.zeros(fresh.shape, bool)
+    face[fresh] = ~np.isin(regions[1], NO_FACE)
+    found["template_mm"] = _mean(_distance(_skin(grid.template), face & _foremost(heads[1])))
+    found["nose_mm"] = nose(grid.points(skins[1]))
     found["skin_roughness"] = roughness(heads[1], face)
     return found
 
 
-def _distance(skin: np.ndarray) -> np.ndarray:
-    """Distance in mm to a skin, `FAR_MM` at most: a hole counts as one, and not for what lies at its bottom."""
-    if not skin.any():
-        return np.full(skin.shape, FAR_MM)
-    return np.minimum(distance_in(~skin, SKIN_MM), FAR_MM)
+def _distance(skin: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Distance in mm to a skin from voxels (N,), `FAR_MM` at most: a hole counts as one, and not for what lies at its
+    bottom."""
+    # skin beyond this box is too far to count
+    box = box_around(where, FAR_MM, SKIN_MM)
+    return np.sqrt(np.float32(SKIN_MM**2) * _squares(skin[box], round(FAR_MM / SKIN_MM))[where[box]])
+
+
+def _squares(skin: np.ndarray, most: int) -> np.ndarray:
+    """Squared distance in voxels to a skin (X, Y, Z), ``most`` squared at most.
+
+    Squares add up axis by axis, and up to 11 a byte holds the sum of two: several times as fast as `distance_in`.
+    """
+    squares = np.where(skin, np.uint8(0), np.uint8(most**2))
+    for axis in range(skin.ndim):
+        nearest = squares.copy()
+        for step in range(1, most):
+            (first, second), (near, far) = (neighbours(values, axis, step) for values in (nearest, squares))
+            np.minimum(first, far + np.uint8(step**2), out=first)
+            np.minimum(second, near + np.uint8(step**2), out=second)
+        squares = nearest
+    return squares
 
 
 def nose(skin: np.ndarray) -> float:
@@ -213,30 +228,49 @@ def roughness(solid: np.ndarray, where: np.ndarray) -> float:
     """Voxels per voxel of skin that smoothing by 3 mm takes away or adds within 3 mm of it; NaN without skin."""
     if where.sum() < LEAST_SKIN:
         return float("nan")
-    smooth = gaussian_filter(solid.astype(np.float32), 3.0 / SKIN_MM) > 0.5
-    return float(((smooth != solid) & binary_dilation(where, iterations=2)).sum() / where.sum())
+    box = box_around(where, 5 * ROUGH_MM, SKIN_MM)
+    count, solid, where = where.sum(), solid[box], where[box]
+    smooth = gaussian_filter(solid.astype(np.float32), ROUGH_MM / SKIN_MM) > 0.5
+    return float(((smooth != solid) & grown(where, round(ROUGH_MM / SKIN_MM))).sum() / count)
 
 
-def likeness(marks: Landmarks, new: np.ndarray, level: float) -> dict[str, float]:
+def likeness(marks: Landmarks, new: SourceImage, level: float) -> dict[str, float]:
     """How much of the original's fine structure is in the new face, and whether the new face is filled with tissue.
 
     Parameters
     ----------
     marks : Landmarks
-    new : ndarray (X, Y, Z)
-        The refaced scan on the grid of the landmarks.
+        Of the face.
+    new : SourceImage
+        The refaced scan.
     level : float
         Where tissue starts.
     """
-    where = marks.face_flesh
+    where = np.zeros(marks.scan.data.shape, bool)
+    where[marks.box] = marks.face_flesh
     if where.sum() < LEAST_SKIN:
         return {}
-    fine = [(data - gaussian_filter(data, DETAIL_MM / 2))[where] for data in (marks.scan.data, new)]
+    # as far as the Gaussian below reaches
+    box = box_around(where, 4 * DETAIL_MM, COARSE_MM)
+    where, old, new = where[box], marks.scan.data[box], _coarse_part(new, marks.scan, box)
+    fine = [(data - gaussian_filter(data, DETAIL_MM / COARSE_MM))[where] for data in (old, new)]
     flat = min(part.std() for part in fine) == 0
     return {
         "face_match": float("nan") if flat else float(np.corrcoef(*fine)[0, 1]),
         "face_filled": float((new > level)[where].mean()),
     }
+
+
+def _coarse_part(image: SourceImage, grid: Grid, box: tuple[slice, ...]) -> np.ndarray:
+    """A part of what `coarse_scan` makes of an image, on its ``grid``."""
+    corners = np.array(np.meshgrid(*[(part.start, part.stop - 1) for part in box])).reshape(3, -1).T
+    corners = apply_affine(np.linalg.inv(image.affine) @ grid.affine, corners)
+    # and as far as the filter reaches that keeps detail from aliasing
+    reach = 2 * COARSE_MM / image.spacing + 2
+    low, high = np.floor(corners.min(0) - reach), np.ceil(corners.max(0) + reach)
+    seen = tuple(slice(int(max(0, a)), int(min(b, n)) + 1) for a, b, n in zip(low, high, image.shape3))
+    shape = tuple(part.stop - part.start for part in box)
+    return downsample(image.data[seen], corner_of(image.affine, seen), corner_of(grid.affine, box), shape)
 
 
 def grain(source: SourceImage, new: SourceImage, mask: np.ndarray) -> dict[str, float]:
@@ -248,28 +282,27 @@ def grain(source: SourceImage, new: SourceImage, mask: np.ndarray) -> dict[str, 
     old, fresh, inside, spacing = source.data[box], new.data[box], mask[box], source.spacing * step
     level = TISSUE * np.percentile(old, 90)
     tissue = (old > level) & (fresh > level)
-    border = [border_step(data, inside, spacing, within=tissue) for data in (fresh, old)]
-    deep = binary_erosion(inside & tissue)
-    noise = [noise_level(data, deep, spacing, robust=True) for data in (fresh, old)]
+    border = border_steps([fresh, old], inside, spacing, within=tissue)
+    noise = noise_levels([fresh, old], shrunk(inside & tissue), spacing, robust=True)
     return {"seam": _ratio(*border), "noise_ratio": _ratio(*noise)}
 
 
-def brain_overlap(source: SourceImage, marks: Landmarks, mask: np.ndarray, level: float) -> float:
+def brain_overlap(source: SourceImage, coarse: Grid, mask: np.ndarray, level: float, to_head: CoordinateMap) -> float:
     """Volume in ml of the mask that lies on what must be brain, wherever the registration has put the brain.
 
     Above the eyes, bright tissue deeper than 14 mm under the skin is brain: scalp and skull are thinner.
     """
-    scan = marks.scan.data
+    scan = coarse.data
     deep = distance_in(np.pad(_solid(gaussian_filter(scan, 0.5) > level, 2.0), 1, constant_values=True))
     deep = 2.0 * deep[1:-1, 1:-1, 1:-1]
     inner = scan[deep > INNERMOST_MM]
     if not inner.size:
         return float("nan")
     low, high = np.median(inner) * np.array(BRAIN_BRIGHT)
-    under = resample(mask, source.affine, marks.scan.affine, scan.shape) > 0.5
-    above = marks.points[..., 2] > BRAIN_ABOVE_MM
-    hit = under & above & (deep > BRAIN_DEEPER_MM) & (scan > low) & (scan < high)
-    return float(hit.sum()) * 8.0 / 1000
+    under = resample(mask, source.affine, coarse.affine, scan.shape) > 0.5
+    hit = under & (deep > BRAIN_DEEPER_MM) & (scan > low) & (scan < high)
+    above = _points_of(coarse.affine, hit, to_head)[:, 2] > BRAIN_ABOVE_MM
+    return float(above.sum()) * 8.0 / 1000
 
 
 def _mean(values: np.ndarray) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import edt
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion
 
 from bids_cpmae.imaging.distance import distance_in
-from bids_cpmae.imaging.filters import gaussian
+from bids_cpmae.imaging.filters import gaussian, threads
+from bids_cpmae.imaging.morphology import grown, shrunk
 from bids_cpmae.imaging.noise import neighbours
 
 SIDE_MM = 2.0
@@ -37,53 +40,85 @@ def border_step(data: np.ndarray, mask: np.ndarray, spacing: np.ndarray, *, with
     float
         NaN where there is no border, or nothing but flat ground outside it.
     """
+    return border_steps([data], mask, spacing, within=within)[0]
+
+
+def border_steps(
+    volumes: list[np.ndarray], mask: np.ndarray, spacing: np.ndarray, *, within: np.ndarray | None = None
+) -> list[float]:
+    """`border_step` of several volumes (X, Y, Z) across one border, whose surroundings are worked out once."""
     spacing = np.asarray(spacing, float)
-    box = _box(mask, 4 * SIDE_MM, spacing)
-    data, mask = np.asarray(data[box], np.float32), mask[box]
-    border = mask & binary_dilation(~mask)
+    # a side is at least one voxel deep, however thick the slices
+    deep = max(SIDE_MM, spacing.min()) + 1e-3
+    box = box_around(mask, 2 * deep, spacing)
+    mask = mask[box]
+    border = mask & grown(~mask)
     if within is not None:
         border &= within[box]
     if not border.any() or mask.all():
-        return float("nan")
-    depth = distance_in(mask, spacing)
-    height = distance_in(~mask, spacing)
-    # a side is at least one voxel deep, however thick the slices
-    deep = max(SIDE_MM, spacing.min()) + 1e-3
-    inner = _local_mean(data, mask & (depth <= deep), border, spacing)
-    outer = _local_mean(data, ~mask & (height <= deep), border, spacing)
+        return [float("nan")] * len(volumes)
+    away = _to_other_side(mask, spacing)
+    sides = [_Side.of(side & (away <= deep), border, spacing) for side in (mask, ~mask)]
+    around = shrunk(~mask, beyond=True) & (away <= 2 * deep)
+    near = around & (distance_in(~border, spacing) <= 3 * SIDE_MM)
+    pairs = [np.nonzero(neighbours(around, axis)[0] & neighbours(near, axis)[1]) for axis in range(3)]
+    return [_step(np.asarray(data[box], np.float32), sides, pairs, spacing) for data in volumes]
+
+
+def _to_other_side(mask: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Distance in mm from every voxel, inside a mask or outside it, to the nearest on the other side."""
+    # edt parts labels from each other as it parts them from 0
+    return edt.edt(
+        np.where(mask, np.uint8(1), np.uint8(2)), anisotropy=tuple(spacing), black_border=False, parallel=threads()
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What lies on one side of a border: True ``where`` (X, Y, Z), and how much of it is near each ``border`` voxel."""
+
+    where: np.ndarray
+    border: np.ndarray
+    width: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, where: np.ndarray, border: np.ndarray, spacing: np.ndarray) -> _Side:
+        width = SIDE_MM / spacing
+        return cls(where, border, width, gaussian(where.astype(np.float32), width, truncate=2)[border])
+
+    def mean(self, data: np.ndarray) -> np.ndarray:
+        """Mean of the side around every border voxel; NaN where it is not near."""
+        total = gaussian(np.where(self.where, data, 0), self.width, truncate=2)[self.border]
+        return np.where(self.weight > LEAST_WEIGHT, total / np.maximum(self.weight, LEAST_WEIGHT), np.nan)
+
+
+def _step(data: np.ndarray, sides: list[_Side], pairs: list[tuple], spacing: np.ndarray) -> float:
+    inner, outer = (side.mean(data) for side in sides)
     both = np.isfinite(inner) & np.isfinite(outer)
     if not both.any():
         return float("nan")
     step = float(np.abs(inner - outer)[both].mean())
-    unit = _gradient(data, binary_erosion(~mask, border_value=1) & (height <= 2 * deep), border, spacing)
+    unit = _gradient(data, pairs, spacing)
     return step / (unit * SIDE_MM) if unit > 0 else float("nan")
 
 
-def _local_mean(data: np.ndarray, side: np.ndarray, border: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Mean of one side around every border voxel; NaN where that side is not near."""
-    width = SIDE_MM / spacing
-    weight = gaussian(side.astype(np.float32), width, truncate=2)[border]
-    total = gaussian(np.where(side, data, 0), width, truncate=2)[border]
-    return np.where(weight > LEAST_WEIGHT, total / np.maximum(weight, LEAST_WEIGHT), np.nan)
-
-
-def _gradient(data: np.ndarray, where: np.ndarray, border: np.ndarray, spacing: np.ndarray) -> float:
-    """Mean size of the gradient per mm in ``where``, near the border voxels that count."""
-    near = where & (distance_in(~border, spacing) <= 3 * SIDE_MM)
+def _gradient(data: np.ndarray, pairs: list[tuple], spacing: np.ndarray) -> float:
+    """Mean size of the gradient per mm between the neighbours, along each axis, whose first indices are given."""
     parts = []
-    for axis in range(3):
-        pairs = neighbours(where, axis)[0] & neighbours(near, axis)[1]
-        steps = np.subtract(*neighbours(data, axis))[pairs]
-        parts.append(np.mean(steps**2) / spacing[axis] ** 2 if pairs.any() else 0.0)
+    for axis, first in enumerate(pairs):
+        before, after = (values[first] for values in neighbours(data, axis))
+        parts.append(np.mean((before - after) ** 2) / spacing[axis] ** 2 if first[0].size else 0.0)
     return float(np.sqrt(np.sum(parts)))
 
 
-def _box(mask: np.ndarray, margin: float, spacing: np.ndarray) -> tuple[slice, ...]:
-    box = []
+def box_around(mask: np.ndarray, margin: float, spacing: float | np.ndarray) -> tuple[slice, ...]:
+    """The smallest box of voxels that holds a mask and ``margin`` mm around it; all where the mask is empty."""
+    spacing, box = np.broadcast_to(spacing, mask.ndim), []
     for axis, size in enumerate(mask.shape):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
         pad = int(np.ceil(margin / spacing[axis])) + 1
-        box.append(slice(max(0, hit[0] - pad), hit[-1] + 1 + pad) if hit.size else slice(0, size))
+        box.append(slice(max(0, hit[0] - pad), min(size, hit[-1] + 1 + pad)) if hit.size else slice(0, size))
     return tuple(box)
 
 
@@ -105,14 +140,23 @@ def noise_level(data: np.ndarray, where: np.ndarray, spacing: np.ndarray, *, rob
     float
         In the data's units; NaN in an empty region.
     """
-    box = _box(where, 3 * NOISE_MM, np.asarray(spacing, float))
-    data, where = np.asarray(data[box], np.float32), where[box]
+    return noise_levels([data], where, spacing, robust=robust)[0]
+
+
+def noise_levels(
+    volumes: list[np.ndarray], where: np.ndarray, spacing: np.ndarray, *, robust: bool = False
+) -> list[float]:  # fmt: skip
+    """`noise_level` of several volumes (X, Y, Z) in one region, whose surroundings are worked out once."""
+    box = box_around(where, 3 * NOISE_MM, np.asarray(spacing, float))
+    where = where[box]
     if not where.any():
-        return float("nan")
+        return [float("nan")] * len(volumes)
     width = np.maximum(NOISE_MM, 1.5 * np.asarray(spacing)) / spacing
-    weight = gaussian(where.astype(np.float32), width)
-    mean = gaussian(np.where(where, data, 0), width) / np.maximum(weight, LEAST_WEIGHT)
-    rest = (data - mean)[where]
-    if robust:
-        return float(ROBUST_SIGMA * np.median(np.abs(rest - np.median(rest))))
-    return float(rest.std())
+    weight = np.maximum(gaussian(where.astype(np.float32), width)[where], LEAST_WEIGHT)
+    levels = []
+    for data in volumes:
+        data = np.asarray(data[box], np.float32)
+        rest = data[where] - gaussian(np.where(where, data, 0), width)[where] / weight
+        spread = ROBUST_SIGMA * np.median(np.abs(rest - np.median(rest))) if robust else rest.std()
+        levels.append(float(spread))
+    return levels
