@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import binary_erosion, gaussian_filter1d, maximum_filter, minimum_filter
+from scipy.ndimage import gaussian_filter1d, maximum_filter, minimum_filter
 
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.filters import gaussian, smooth_step, threads
+from bids_cpmae.imaging.morphology import shrunk
 from bids_cpmae.imaging.noise import GRAIN_FROM
 from bids_cpmae.imaging.seam import noise_level
 
@@ -171,8 +172,8 @@ def with_texture(
         In mm.
     rng : numpy.random.Generator
     """
-    flesh = binary_erosion(inside, iterations=2) & binary_erosion(new > FLESH * level, iterations=2)
-    around = ~inside & binary_erosion(scan > FLESH * level, iterations=2)
+    flesh = shrunk(inside, 2) & shrunk(new > FLESH * level, 2)
+    around = ~inside & shrunk(scan > FLESH * level, 2)
     more = TEXTURE_MORE_LARGE if large_voxels(spacing) else TEXTURE_MORE
     wanted = more * noise_level(scan, around, spacing, robust=True)
     found = noise_level(new, flesh, spacing, robust=True)

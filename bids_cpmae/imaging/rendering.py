@@ -14,6 +14,7 @@ from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.distance import closed
 from bids_cpmae.imaging.filters import gaussian
 from bids_cpmae.imaging.headspace import covering_grid
+from bids_cpmae.imaging.morphology import shrunk
 from bids_cpmae.imaging.resample import resample, sample_points
 from bids_cpmae.imaging.skin import skin_level
 
@@ -96,7 +97,7 @@ class Surface:
     def skin(self) -> np.ndarray:
         """Indices (3, N) of voxels inside that touch one outside."""
         inside = self.field >= 1
-        skin = np.flatnonzero(inside & ~_eroded(inside, 1, edge=False))
+        skin = np.flatnonzero(inside & ~shrunk(inside))
         return np.stack(np.unravel_index(skin, inside.shape)).astype(np.float32)
 
 
@@ -107,20 +108,6 @@ def carried(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     """
     affine = affine.astype(points.dtype)
     return np.einsum("ij,jn->in", affine[:3, :3], points) + affine[:3, 3:]
-
-
-def _eroded(mask: np.ndarray, times: int, *, edge: bool) -> np.ndarray:
-    """`scipy.ndimage.binary_erosion` by whole planes, ten times as fast; ``edge`` is what lies beyond the array."""
-    for _ in range(times):
-        smaller = mask.copy()
-        for axis in range(3):
-            kept, beside = np.moveaxis(smaller, axis, 0), np.moveaxis(mask, axis, 0)
-            kept[1:] &= beside[:-1]
-            kept[:-1] &= beside[1:]
-            kept[0] &= edge
-            kept[-1] &= edge
-        mask = smaller
-    return mask
 
 
 def _seen_on(volume: np.ndarray, affine: np.ndarray, grid: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -195,10 +182,10 @@ def head_surface(volume: np.ndarray, affine: np.ndarray) -> Surface:
     if head.sum() * GRID_MM**3 / 1000 < LEAST_HEAD_ML:
         raise ScanError(f"nothing as large as a head ({LEAST_HEAD_ML:.0f} ml) stands out from the air")
     # what touches the head may fade below the threshold beyond it; what floats in the air goes
-    far = _eroded(~head, 2, edge=True)
+    far = shrunk(~head, 2, beyond=True)
     scan /= threshold
     scan[far] = 0
-    core = _eroded(_close(head), 3, edge=False)
+    core = shrunk(_close(head), 3)
     filled = gaussian(core.astype(np.float32), 1.5)
     field = np.zeros(shape, np.float32)
     np.clip(scan, 2 * filled, 2, out=field[tuple(map(slice, low, high))])
