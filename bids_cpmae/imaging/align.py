@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,13 @@ import numpy as np
 from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan, keeps_brain_alone, map_grid
-from bids_cpmae.imaging.headspace import CoordinateMap, head_affine, head_shape
+from bids_cpmae.imaging.headspace import CoordinateMap, corner_of, head_affine, head_shape
 from bids_cpmae.imaging.intensity import BRAIN_LEVEL, Tone, unit_scale
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import register, scratch_folder
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import (
     BRAIN_BIT,
-    HEAD_BIT,
     SPACING,
     Template,
     fixed_template,
@@ -132,8 +130,7 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
         to_head = found.moving_to_fixed(*map_grid(source))
     # far off the head there is air whatever the scan shows there
     box = template.head_box(FRAME_MARGIN_MM, spacing=1)
-    grid, shape = head_affine(), tuple(side.stop - side.start for side in box)
-    grid[:3, 3] += [side.start for side in box]
+    grid, shape = corner_of(head_affine(), box), tuple(side.stop - side.start for side in box)
     # beyond the field of view the mask goes on and the scan is zero: a frame of one voxel says so
     framed = source.affine.copy()
     framed[:3, 3] -= framed[:3, :3].sum(1)
@@ -159,14 +156,9 @@ def seen_tone(volume: np.ndarray, blank: np.ndarray, template: Template) -> Tone
     # every second voxel of the 1 mm grid lies on the template's 2 mm one
     scan, drawn, hidden = (part[::SPACING, ::SPACING, ::SPACING] for part in (volume, load_portrait(), blank))
     near = distance_in(~hidden, SPACING)
-    around = (near > SPACING) & (near < TONE_RING_MM) & (_depth() < TONE_DEPTH_MM) & (scan > 0) & (drawn > TONE_TISSUE)
-    return Tone.seen(scan, drawn, around & ~template.mask(BRAIN_BIT))
-
-
-@lru_cache(maxsize=1)
-def _depth() -> np.ndarray:
-    """How deep in mm each place of the template lies in its head, (128, 128, 128)."""
-    return distance_in(load_template().mask(HEAD_BIT), SPACING)
+    around = (near > SPACING) & (near < TONE_RING_MM) & (template.depth < TONE_DEPTH_MM)
+    around &= (scan > 0) & (drawn > TONE_TISSUE) & ~template.mask(BRAIN_BIT)
+    return Tone.seen(scan, drawn, around)
 
 
 def stand_in(frame: HeadFrame) -> HeadFrame:
@@ -211,9 +203,7 @@ def resample_to_scan(frame: HeadFrame, head: np.ndarray, source: SourceImage, ma
         Zero further than 24 mm from the mask.
     """
     box = mask_box(mask, source.affine)
-    grid = source.affine.copy()
-    grid[:3, 3] = grid[:3, :3] @ [s.start for s in box] + source.affine[:3, 3]
-    shape = tuple(s.stop - s.start for s in box)
+    grid, shape = corner_of(source.affine, box), tuple(s.stop - s.start for s in box)
     out = np.zeros(mask.shape, np.float32)
     head = frame.from_model(into_view(head, frame.beyond))
     out[box] = frame.scale * average_onto(head, head_affine(), grid, shape, through=frame.to_head)

@@ -28,7 +28,7 @@ from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.align import HeadFrame, average_onto, mask_box
 from bids_cpmae.imaging.facemask import signed_distance
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
-from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, grid_points, head_affine
+from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, corner_of, grid_points, head_affine
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
@@ -285,9 +285,8 @@ class Stage:
         learned = anatomy.seen(grid, shape, to_head)
         where = ~hidden & learned.known & (learned.depth > LEAST_DEPTH) & (learned.value > 0)
         box = mask_box(mask, source.affine)
-        corner = source.affine.copy()
-        corner[:3, 3] = apply_affine(source.affine, np.array([part.start for part in box], float))
-        wanted = anatomy.seen(corner, tuple(part.stop - part.start for part in box), to_head, known=False)
+        shape = tuple(part.stop - part.start for part in box)
+        wanted = anatomy.seen(corner_of(source.affine, box), shape, to_head, known=False)
         return cls(mask, box, wanted, block, learned, where)
 
     def translate(self, volume: SourceImage) -> tuple[np.ndarray, float]:

@@ -36,6 +36,13 @@ def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ affine[:3, :3].T + affine[:3, 3]
 
 
+def corner_of(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """Affine (4, 4) of a box of voxels of a grid."""
+    moved = affine.copy()
+    moved[:3, 3] = apply_affine(affine, np.array([side.start for side in box], float))
+    return moved
+
+
 def grid_points(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """World coordinates of every voxel of a grid, ``(X, Y, Z, 3)`` float64, in mm."""
     first, second, third = (np.outer(np.arange(n), affine[:3, axis]) for axis, n in enumerate(shape))

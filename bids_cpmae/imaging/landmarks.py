@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from bids_cpmae.imaging.facemask import coarse_scan
-from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid, grid_points
+from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, corner_of, covering_grid, grid_points
 from bids_cpmae.imaging.morphology import shrunk
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid
@@ -207,13 +207,6 @@ def in_view(source: SourceImage, affine: np.ndarray, shape: tuple[int, ...]) -> 
         index = first[:, None, None] + second[:, None] + third + row[3]
         seen &= (index > -0.5) & (index < size - 0.5)
     return seen
-
-
-def corner_of(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
-    """Affine of a part of a volume."""
-    moved = affine.copy()
-    moved[:3, 3] = apply_affine(affine, np.array([part.start for part in box], float))
-    return moved
 
 
 def _reach(to_head: CoordinateMap, affine: np.ndarray, shape: tuple[int, ...], bits: int) -> tuple[slice, ...]:

@@ -15,7 +15,8 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter
 
 from bids_cpmae.imaging.fields import block_size, blocks
-from bids_cpmae.imaging.headspace import apply_affine, covering_grid, grid_points
+from bids_cpmae.imaging.headspace import apply_affine, covering_grid
+from bids_cpmae.imaging.landmarks import in_view
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.resample import downsample, resample
 from bids_cpmae.imaging.template import SPACING, load_template
@@ -50,8 +51,7 @@ def turn_scores(source: SourceImage) -> dict[str, float]:
     top point to: ``RAS`` is upright.
     """
     affine, shape = covering_grid(source.affine, source.shape3, TURN_MM)
-    index = apply_affine(np.linalg.inv(source.affine), grid_points(affine, shape))
-    seen = ((index > -0.5) & (index < np.array(source.shape3) - 0.5)).all(-1).astype(np.float32)
+    seen = in_view(source, affine, shape).astype(np.float32)
     scan = _capped(downsample(*_thinned(source), affine, shape)) * seen
     size = [fft.next_fast_len(n + BOX - 1, real=True) for n in shape]
     count, total = float(seen.sum()), float(scan.sum())

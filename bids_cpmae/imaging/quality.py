@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter, label
 from bids_cpmae.imaging.align import mask_box
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import COARSE_MM, coarse_scan
-from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, covering_grid
-from bids_cpmae.imaging.landmarks import Landmarks, corner_of, mask_coverage
+from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, corner_of, covering_grid
+from bids_cpmae.imaging.landmarks import Landmarks, mask_coverage
 from bids_cpmae.imaging.morphology import filled, grown, shrunk
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.noise import neighbours

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from bids_cpmae.antspy import load_ants
-from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, grid_points
+from bids_cpmae.imaging.headspace import CoordinateMap, corner_of, covering_grid, grid_points
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.resample import downsample
 from bids_cpmae.imaging.skin import otsu_threshold
@@ -77,9 +77,7 @@ class Grid:
 
     def part(self, box: tuple[slice, ...]) -> Grid:
         """A box of its voxels."""
-        affine = self.affine.copy()
-        affine[:3, 3] = affine[:3, :3] @ [side.start for side in box] + affine[:3, 3]
-        return Grid(self.data[box], affine)
+        return Grid(self.data[box], corner_of(self.affine, box))
 
     def to_ants(self):
         """The same volume as an ANTs image in LPS."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_cpmae.data import PORTRAIT
+from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.headspace import head_affine, head_shape
 from bids_cpmae.imaging.registration import Fixed, Grid
 from bids_cpmae.imaging.resample import resample
@@ -42,6 +43,11 @@ class Template:
     def mask(self, bit: int) -> np.ndarray:
         """One mask, True inside."""
         return (self.masks & bit) > 0
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """How deep in mm each place lies in the head, (128, 128, 128), float32."""
+        return distance_in(self.mask(HEAD_BIT), SPACING)
 
     def replaced(self, regions: tuple[str, ...] = ("face", "ears")) -> np.ndarray:
         """Face and/or ears, True inside, without the air beyond them."""
@@ -120,10 +126,9 @@ def load_template() -> Template:
 def fixed_template(speaks: str = "all") -> Fixed:
     """The template to register scans to; ``all`` of it speaks, the ``faceless`` head alone, or the ``core``."""
     template = load_template()
-    masks = {"all": lambda: None, "faceless": template.alignment_region, "core": template.core_region}
-    return Fixed.of(
-        template.grid, mask=masks[speaks](), box=template.head_box(REGISTRATION_MARGIN_MM), core=template.core_region()
-    )
+    core, box = template.core_region(), template.head_box(REGISTRATION_MARGIN_MM)
+    mask = template.alignment_region() if speaks == "faceless" else {"all": None, "core": core}[speaks]
+    return Fixed.of(template.grid, mask=mask, box=box, core=core)
 
 
 def save_portrait(portrait: np.ndarray, path: Path) -> Path:
