@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bids_cpmae.imaging import skinfit
-from bids_cpmae.imaging.skinfit import cover_bone, cover_kept, meet_skin
+from bids_cpmae.imaging.skinfit import cover_bone, cover_kept, meet_skin, thicken
 
 
 @pytest.mark.parametrize("spacing", [1.0, 2.0])
@@ -107,3 +107,20 @@ def test_no_kept_bone_of_a_forehead_is_left_bare(monkeypatch):
     # a few blocks are no forehead
     monkeypatch.setattr(skinfit, "LEAST_BARE", 10**6)
     assert cover_bone(read, small, inside, 100.0, np.ones(3), brain) is small
+
+
+def test_more_flesh_lies_under_the_skin_and_not_next_to_kept_skin():
+    """3 mm more: the skin moves out as far where the mask ends far away, not at its border, and no bone with it."""
+    head = head_of_layers(40)
+    _, y, z = np.indices(head.shape)
+    inside = np.broadcast_to((y > 40) & (z < 50), head.shape)
+    brain = np.zeros(head.shape, bool)
+    found = thicken(head, inside, 100.0, np.ones(3), brain, np.full(head.shape, 3, np.float32))
+
+    def skin(volume, z):
+        return np.flatnonzero(volume[48, :, z] > 50).max()
+
+    assert skin(found, 20) - skin(head, 20) == 3
+    assert skin(found, 49) == skin(head, 49)
+    np.testing.assert_array_equal(found[48, 20:50, 20] > 50, head[48, 20:50, 20] > 50)
+    np.testing.assert_array_equal(thicken(head, inside, 100.0, np.ones(3), brain, np.zeros_like(head)), head)

@@ -8,7 +8,7 @@ from scipy.ndimage import binary_erosion
 from bids_cpmae.errors import WeightsError
 from bids_cpmae.imaging.light import lit
 from bids_cpmae.imaging.template import BRAIN_BIT, load_portrait, load_template
-from bids_cpmae.model.cpmae import CPMAE, blended
+from bids_cpmae.model.cpmae import CPMAE, blended, forehead
 from bids_cpmae.model.identity import Identity, bend, portrait_voxels, share_of, shares
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells, group_cells
@@ -96,6 +96,16 @@ def test_the_brain_is_put_back(model, scan, anatomy):
         new = model.remodel(volume, blank, mode=mode)
         assert new.shape == (256, 256, 256)
         assert np.array_equal(new[anatomy.brain], volume[anatomy.brain])
+
+
+def test_a_new_forehead_lies_further_out_by_what_its_seed_says(model):
+    drawn = np.array([model.draw_forehead(seed) for seed in range(50)])
+    assert drawn.min() > 0.8 and drawn.max() < 2.4 and (drawn.std(0) > 0.3).all()
+    assert np.abs(np.corrcoef(drawn.T)[0, 1]) < 0.4
+    assert model.draw_forehead(1) == model.draw_forehead(1)
+    more = forehead(1.5, 2.5)
+    brow, temple, lips = (128, 186, 160), (178, 166, 160), (128, 194, 67)
+    assert more[brow] == pytest.approx(1.5) and more[temple] == pytest.approx(2.5) and more[lips] == 0
 
 
 def test_a_scale_of_zero_gives_everybody_the_average_face(model, scan):

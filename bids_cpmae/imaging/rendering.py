@@ -160,7 +160,9 @@ def head_surface(volume: np.ndarray, affine: np.ndarray) -> Surface:
     ScanError
         When nothing as large as a head stands out from the air.
     """
-    volume = np.nan_to_num(np.ascontiguousarray(volume, np.float32), nan=0, posinf=0, neginf=0)
+    volume = np.ascontiguousarray(volume, np.float32)
+    if not np.isfinite(volume).all():
+        volume = np.nan_to_num(volume, nan=0, posinf=0, neginf=0)
     grid, shape = covering_grid(affine, volume.shape, GRID_MM)
     # a coarse look is enough to find the head's box, and for the air around it
     coarse = _seen_on(volume, affine, grid @ np.diag([BLOCK, BLOCK, BLOCK, 1]), tuple(-(-n // BLOCK) for n in shape))

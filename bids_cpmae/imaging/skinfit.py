@@ -21,6 +21,9 @@ EDGE = 0.4
 RING_MM, NEAR_MM, APART_MM = (1.0, 10.0), 2.5, 8.0
 # how it is carried to the rest of the skin, how soon it fades there, and under and above it
 SCALES, FADE, DEPTH_MM = {4.0: 1.0, 8.0: 0.3, 16.0: 0.1}, 0.3, 15.0
+# so far from kept skin a thicker one begins, and is whole; and how soon that fades under it, so that it is flesh and no
+# bone
+THICKER_MM, FLESH_MM = (2.0, 18.0), 6.0
 # head mode: skin and skull that cover everything kept, and how little the places count that they cover already
 SCALP_MM, BESIDE_BARE = 4.0, 0.2
 # what covers kept bone at least and how bright that is, so far from the brain and before its foremost part alone; how
@@ -114,10 +117,11 @@ def cover_bone(
     if not apart.any():
         return new
     wider = maximum_filter(apart, tuple(2 * np.rint(ALONG_MM / wide).astype(int) + 1))
-    new = _moved(new, block, height, gaussian_filter(wider, ALONG_SIGMA_MM / wide), spacing)
-    # what comes to lie there need not be flesh
+    further = gaussian_filter(wider, ALONG_SIGMA_MM / wide)
+    new = _moved(new, block, height, further, spacing)
+    # what comes to lie there, as far as the skin, need not be flesh
     bare = smooth_step(gaussian_filter((apart > 0).astype(np.float32), ALONG_SIGMA_MM / wide), 0.1, 0.4)
-    flesh = smooth_step(off, UNDER_MM - 1, UNDER_MM + 1) * smooth_step(off, BONE_MM + 1, BONE_MM - 1)
+    flesh = smooth_step(off, UNDER_MM - 1, UNDER_MM + 1) * smooth_step(further - height, 0, 2)
     cover = COVER * level * enlarge(bare * flesh, block, new.shape)
     return np.where(inside, np.maximum(new, cover), new)
 
@@ -128,6 +132,32 @@ def _before_frontal(brain: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     foremost = np.where(brain, forwards, -1).max(1)
     frontal = (foremost >= 0) & (foremost > foremost.max() - FRONTAL_MM / spacing[1])
     return frontal[:, None] & (forwards > foremost[:, None])
+
+
+def thicken(
+    new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray, brain: np.ndarray, more: np.ndarray
+) -> np.ndarray:
+    """The new head with more flesh under its skin, but next to skin that is kept.
+
+    Parameters
+    ----------
+    new : ndarray (X, Y, Z), float32
+    inside, brain : ndarray (X, Y, Z), bool
+        True = under the mask, and True = brain.
+    level : float
+        Typical value of tissue.
+    spacing : ndarray (3,)
+        In mm.
+    more : ndarray (X, Y, Z), float32
+        By how many mm the skin is to lie further out.
+    """
+    block = block_size(BLOCK_MM, spacing)
+    wide = spacing * block
+    masked, core = (blocks(part.astype(np.float32), block) for part in (inside, brain))
+    height = _height((blocks(new, block) > EDGE * level) | (core > 0.5), wide)
+    kept = (masked < 0.5) & (np.abs(height) < NEAR_MM)
+    away = smooth_step(distance_in(~kept, wide), *THICKER_MM)
+    return _moved(new, block, height, away * blocks(more, block) * _near_skin(np.minimum(height, 0), FLESH_MM), spacing)
 
 
 def cover_kept(new: np.ndarray, inside: np.ndarray, level: float, spacing: np.ndarray) -> np.ndarray:
@@ -163,7 +193,12 @@ def _carried(apart: np.ndarray, weight: np.ndarray, height: np.ndarray, spacing:
         return np.zeros_like(height)
     found = carry(weight * apart, weight, spacing, scales=SCALES, block_mm=BLOCK_MM, prior=0.0,
                   prior_weight=FADE * float(weight.mean()))  # fmt: skip
-    return found * np.exp(-((height / DEPTH_MM) ** 2))
+    return found * _near_skin(height, DEPTH_MM)
+
+
+def _near_skin(height: np.ndarray, depth_mm: float) -> np.ndarray:
+    """Share of the skin's movement with which what lies at ``height`` mm over it moves, little at ``depth_mm``."""
+    return np.exp(-((height / depth_mm) ** 2))
 
 
 def _moved(
@@ -185,6 +220,8 @@ def _moved(
     shape = new[voxels].shape
     shift = np.stack([enlarge(part[box], block, shape) for part in shift])
     moving = np.any(np.abs(shift) > STILL_MM, axis=0)
+    if not moving.any():
+        return new
     index = np.argwhere(moving).astype(np.float32) + np.float32([side.start for side in voxels])
     index -= shift[:, moving].T / spacing.astype(np.float32)
     out = new.copy()

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.distance import distance_in
+from bids_cpmae.imaging.filters import smooth_step
+from bids_cpmae.imaging.headspace import head_affine, head_shape
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.light import lit
-from bids_cpmae.imaging.skinfit import cover_bone, meet_skin
+from bids_cpmae.imaging.skinfit import cover_bone, meet_skin, thicken
 from bids_cpmae.model.identity import Identity, shares
 from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells
@@ -31,6 +33,12 @@ NO_ALTERNATION = np.array([-1, 4, 10, 4, -1], np.float32) / 16
 # of an identity's scores: none is drawn beyond this, in standard deviations, and how wide they are spread against those
 # of the training heads, without which ten new faces lie less than 70 % as far apart as people do
 WIDEST, IDENTITY_SCALE = 2.0, 1.12
+# the bone of a forehead is kept, and all skin lies as far before it to a millimetre, so that a drawn shape alone would
+# bring the old forehead back: how much further out in mm the new one lies on average, and how far from that at most
+FOREHEAD_MM, FOREHEAD_SPREAD_MM = 1.6, 0.7
+# where its middle ends and its sides begin; where it begins, and is whole, forwards, and upwards from the lids
+FOREHEAD_SIDE_MM = (10.0, 40.0)
+FOREHEAD_FORWARD_MM, FOREHEAD_UP_MM = (15.0, 35.0), (-24.0, -8.0)
 
 
 def code_box(codes: np.ndarray, halo: int) -> tuple[slice, ...]:
@@ -102,6 +110,15 @@ def blended(found: np.ndarray, drawn: np.ndarray, blank: np.ndarray) -> np.ndarr
     return np.clip(drawn + share * (found - drawn), 0, 1)
 
 
+def forehead(middle: float, side: float) -> np.ndarray:
+    """How thick so much more flesh is at each place of a forehead, in mm (256, 256, 256), float32, in head space."""
+    affine = head_affine()
+    across, forwards, up = (np.arange(n) * affine[axis, axis] + affine[axis, 3] for axis, n in enumerate(head_shape()))
+    amount = middle + (side - middle) * smooth_step(np.abs(across), *FOREHEAD_SIDE_MM)
+    shares = smooth_step(forwards, *FOREHEAD_FORWARD_MM), smooth_step(up, *FOREHEAD_UP_MM)
+    return np.einsum("i,j,k->ijk", amount, *shares).astype(np.float32)
+
+
 def fitted(drawn: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """A sketch whose skin meets the scan's, in the scan's light.
 
@@ -118,10 +135,13 @@ def fitted(drawn: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.n
     return lit(drawn, volume, blank, brain)
 
 
-def covering(new: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """A new head under which no kept bone of the forehead lies bare; parameters as of `fitted`."""
+def covering(new: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """A new head with ``more`` flesh in mm under its skin, and no kept bone of the forehead bare; else as `fitted`."""
     level = tissue_level(volume[~blank & (volume > 0)])
-    return cover_bone(volume, new, blank, level, np.ones(3), brain) if level > 0 else new
+    if level <= 0:
+        return new
+    new = cover_bone(volume, new, blank, level, np.ones(3), brain)
+    return thicken(new, blank, level, np.ones(3), brain, more)
 
 
 class CPMAE(nn.Module):
@@ -196,7 +216,8 @@ class CPMAE(nn.Module):
         voxels = voxel_box(box)
         out = np.zeros(volume.shape, np.float32)
         new = blended(self._decode(vectors[(slice(None), *box)]), drawn[voxels], blank[voxels])
-        out[voxels] = covering(new, *(part[voxels] for part in (volume, blank, inside)))
+        more = forehead(*self.draw_forehead(identity_seed, identity_scale))
+        out[voxels] = covering(new, *(part[voxels] for part in (volume, blank, inside, more)))
         return np.where(inside, volume, out)
 
     @property
@@ -218,10 +239,20 @@ class CPMAE(nn.Module):
 
         Unbounded, one face in twenty is a caricature; two faces differ hardly less for the bound.
         """
-        generator = torch.Generator().manual_seed(seed)
-        even = 2 * torch.rand(self.identity.length, generator=generator, dtype=torch.float64) - 1
+        even = 2 * self._chances(seed)[: self.identity.length] - 1
         normal = 2**0.5 * torch.erfinv(even * torch.erf(torch.tensor(WIDEST / 2**0.5, dtype=torch.float64)))
         return scale * normal.float().numpy()
+
+    def draw_forehead(self, seed: int, scale: float = 1.0) -> tuple[float, float]:
+        """How much further out in mm the middle and the sides of a seed's forehead lie; ``scale`` as for the scores."""
+        even = 2 * self._chances(seed)[self.identity.length :] - 1
+        middle, side = (FOREHEAD_MM + scale * FOREHEAD_SPREAD_MM * even).tolist()
+        return middle, side
+
+    def _chances(self, seed: int) -> Tensor:
+        """Numbers between 0 and 1, float64, that all of a seed's identity follows from: its scores', then two more."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(self.identity.length + 2, generator=generator, dtype=torch.float64)
 
     def _air(self) -> Tensor:
         """The non-brain codes (levels,) of plain air."""

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from PIL import Image
+
+# named here, or Pillow imports all formats that there are to find these two
+from PIL import Image, PngImagePlugin, WebPImagePlugin  # noqa: F401
 from scipy import ndimage
 
 from bids_cpmae.errors import ScanError
@@ -77,7 +79,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ScanError(f"{path.name}: cannot be read for the report ({type(error).__name__})") from error
     # files run along their first axis, arrays along their last
     data = np.ascontiguousarray(data.reshape(data.shape[:3]))
-    return np.nan_to_num(data, copy=False, nan=0, posinf=0, neginf=0), affine
+    return data if np.isfinite(data).all() else np.nan_to_num(data, nan=0, posinf=0, neginf=0), affine
 
 
 def face_pictures(volume: np.ndarray, affine: np.ndarray, what: str = "the new face") -> list[Picture]:
