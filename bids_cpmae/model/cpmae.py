@@ -19,7 +19,7 @@ from bids_cpmae.imaging.headspace import head_affine, head_shape
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.light import lit
 from bids_cpmae.imaging.skinfit import cover_bone, meet_skin, thicken
-from bids_cpmae.model.identity import Identity, shares
+from bids_cpmae.model.identity import WHOLE, Identity, shares
 from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE
@@ -110,10 +110,14 @@ def blended(found: np.ndarray, drawn: np.ndarray, blank: np.ndarray) -> np.ndarr
     return np.clip(drawn + share * (found - drawn), 0, 1)
 
 
-def forehead(middle: float, side: float) -> np.ndarray:
-    """How thick so much more flesh is at each place of a forehead, in mm (256, 256, 256), float32, in head space."""
-    affine = head_affine()
-    across, forwards, up = (np.arange(n) * affine[axis, axis] + affine[axis, 3] for axis, n in enumerate(head_shape()))
+def forehead(middle: float, side: float, box: tuple[slice, ...] = WHOLE) -> np.ndarray:
+    """How much further out in mm a forehead is to lie at each voxel of a box in head space (256, 256, 256), float32.
+
+    ``middle`` and ``side`` are that in mm between the brows, and beside them.
+    """
+    across, forwards, up = (
+        np.arange(n)[part] + start for part, n, start in zip(box, head_shape(), head_affine()[:3, 3])
+    )
     amount = middle + (side - middle) * smooth_step(np.abs(across), *FOREHEAD_SIDE_MM)
     shares = smooth_step(forwards, *FOREHEAD_FORWARD_MM), smooth_step(up, *FOREHEAD_UP_MM)
     return np.einsum("i,j,k->ijk", amount, *shares).astype(np.float32)
@@ -216,8 +220,8 @@ class CPMAE(nn.Module):
         voxels = voxel_box(box)
         out = np.zeros(volume.shape, np.float32)
         new = blended(self._decode(vectors[(slice(None), *box)]), drawn[voxels], blank[voxels])
-        more = forehead(*self.draw_forehead(identity_seed, identity_scale))
-        out[voxels] = covering(new, *(part[voxels] for part in (volume, blank, inside, more)))
+        more = forehead(*self.draw_forehead(identity_seed, identity_scale), voxels)
+        out[voxels] = covering(new, *(part[voxels] for part in (volume, blank, inside)), more)
         return np.where(inside, volume, out)
 
     @property
