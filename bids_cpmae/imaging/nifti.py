@@ -90,7 +90,7 @@ class SourceImage:
             return sum(self.volume(number).data for number in range(self.volumes)) / np.float32(self.volumes)
         values = self.to_values(self.stored.reshape(self.shape3))
         if self.stored.dtype.kind == "f":
-            values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+            values = finite(values)
         return values
 
     def to_values(self, stored: np.ndarray) -> np.ndarray:
@@ -108,6 +108,11 @@ class SourceImage:
             limits = np.iinfo(kind)
             raw = np.clip(np.rint(raw), limits.min, limits.max)
         return raw.astype(kind)
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Floating values (...,) with 0 in place of those that are not finite; the very same array where all are."""
+    return values if np.isfinite(values).all() else np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def load_source(image: str | os.PathLike | SpatialImage) -> SourceImage:

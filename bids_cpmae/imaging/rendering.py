@@ -15,6 +15,7 @@ from bids_cpmae.imaging.distance import closed
 from bids_cpmae.imaging.filters import gaussian
 from bids_cpmae.imaging.headspace import covering_grid
 from bids_cpmae.imaging.morphology import shrunk
+from bids_cpmae.imaging.nifti import finite
 from bids_cpmae.imaging.resample import resample, sample_points
 from bids_cpmae.imaging.skin import skin_level
 
@@ -160,9 +161,7 @@ def head_surface(volume: np.ndarray, affine: np.ndarray) -> Surface:
     ScanError
         When nothing as large as a head stands out from the air.
     """
-    volume = np.ascontiguousarray(volume, np.float32)
-    if not np.isfinite(volume).all():
-        volume = np.nan_to_num(volume, nan=0, posinf=0, neginf=0)
+    volume = finite(np.ascontiguousarray(volume, np.float32))
     grid, shape = covering_grid(affine, volume.shape, GRID_MM)
     # a coarse look is enough to find the head's box, and for the air around it
     coarse = _seen_on(volume, affine, grid @ np.diag([BLOCK, BLOCK, BLOCK, 1]), tuple(-(-n // BLOCK) for n in shape))

@@ -11,7 +11,7 @@ import numpy as np
 
 from bids_cpmae.data import PORTRAIT
 from bids_cpmae.imaging.distance import distance_in
-from bids_cpmae.imaging.headspace import head_affine, head_shape
+from bids_cpmae.imaging.headspace import corner_of, head_affine, head_shape
 from bids_cpmae.imaging.registration import Fixed, Grid
 from bids_cpmae.imaging.resample import resample
 
@@ -102,13 +102,12 @@ class Template:
         return self._fine[bit]
 
     def _finer(self, mask: np.ndarray) -> np.ndarray:
-        out, affine = np.zeros(head_shape(), bool), head_affine()
+        out = np.zeros(head_shape(), bool)
         box = tuple(
             slice(max(0, SPACING * (hit.min() - 1)), min(n, SPACING * (hit.max() + 2)))
             for hit, n in zip(np.nonzero(mask), out.shape)
         )
-        affine[:3, 3] += [part.start for part in box]
-        out[box] = resample(mask, self.grid.affine, affine, out[box].shape) >= 0.5
+        out[box] = resample(mask, self.grid.affine, corner_of(head_affine(), box), out[box].shape) >= 0.5
         out.flags.writeable = False
         return out
 

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin, WebPImagePlugin  # noqa: F401
 from scipy import ndimage
 
 from bids_cpmae.errors import ScanError
+from bids_cpmae.imaging.nifti import finite
 from bids_cpmae.imaging.rendering import View, carried, head_surface, render
 
 FACE_VIEWS = {
@@ -79,7 +80,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ScanError(f"{path.name}: cannot be read for the report ({type(error).__name__})") from error
     # files run along their first axis, arrays along their last
     data = np.ascontiguousarray(data.reshape(data.shape[:3]))
-    return data if np.isfinite(data).all() else np.nan_to_num(data, nan=0, posinf=0, neginf=0), affine
+    return finite(data), affine
 
 
 def face_pictures(volume: np.ndarray, affine: np.ndarray, what: str = "the new face") -> list[Picture]:
