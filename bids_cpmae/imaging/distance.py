@@ -1,11 +1,12 @@
-"""Distances inside a mask, by the `edt` package: the same as SciPy's, four times as fast."""
+"""Distances inside a mask, by the `edt` package: the same as SciPy's, four times as fast.
+
+In one thread: in two it takes up to twice as long.
+"""
 
 from __future__ import annotations
 
 import edt
 import numpy as np
-
-from bids_cpmae.imaging.filters import threads
 
 FARTHEST_MM = 1e4
 
@@ -25,7 +26,7 @@ def distance_in(mask: np.ndarray, spacing: float | np.ndarray = 1.0) -> np.ndarr
         In mm; 0 where ``mask`` is False, and `FARTHEST_MM` where there is no such voxel.
     """
     anisotropy = tuple(float(size) for size in np.broadcast_to(spacing, mask.ndim))
-    found = edt.edt(np.ascontiguousarray(mask), anisotropy=anisotropy, black_border=False, parallel=threads())
+    found = edt.edt(np.ascontiguousarray(mask), anisotropy=anisotropy, black_border=False, parallel=1)
     return np.minimum(found, np.float32(FARTHEST_MM))
 
 

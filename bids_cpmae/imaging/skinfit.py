@@ -11,7 +11,8 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 from bids_cpmae.imaging.distance import closed, distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
 from bids_cpmae.imaging.filters import smooth_step
-from bids_cpmae.imaging.resample import sample_points
+from bids_cpmae.imaging.headspace import Displacement, corner_of
+from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.skin import air_around
 
 BLOCK_MM = 2.0
@@ -211,21 +212,17 @@ def _moved(
     normal = np.stack(np.gradient(gaussian_filter(height, 2.0 / wide), *wide))
     normal /= np.maximum(np.linalg.norm(normal, axis=0), 0.5)
     shift = apart * normal
-    there = np.any(np.abs(shift) > STILL_MM, axis=0)
-    if not there.any():
+    shift[:, np.all(np.abs(shift) <= STILL_MM, axis=0)] = 0
+    if not shift.any():
         return new
     # beyond the blocks next to those that move nothing does
-    box = tuple(slice(max(0, hit.min() - 1), hit.max() + 2) for hit in np.nonzero(there))
+    box = tuple(slice(max(0, hit.min() - 1), hit.max() + 2) for hit in np.nonzero(shift.any(0)))
     voxels = tuple(slice(side.start * step, side.stop * step) for side, step in zip(box, block))
-    shape = new[voxels].shape
-    shift = np.stack([enlarge(part[box], block, shape) for part in shift])
-    moving = np.any(np.abs(shift) > STILL_MM, axis=0)
-    if not moving.any():
-        return new
-    index = np.argwhere(moving).astype(np.float32) + np.float32([side.start for side in voxels])
-    index -= shift[:, moving].T / spacing.astype(np.float32)
+    grid, middles = np.diag([*spacing, 1.0]), np.diag([*wide, 1.0])
+    middles[:3, 3] = (wide - spacing) / 2
+    inwards = Displacement(corner_of(middles, box), np.moveaxis(-shift[(slice(None), *box)], 0, -1))
     out = new.copy()
-    out[voxels][moving] = sample_points(new[None], index, outside="edge")[:, 0]
+    out[voxels] = resample(new, grid, corner_of(grid, voxels), out[voxels].shape, through=inwards, outside="edge")
     return out
 
 
