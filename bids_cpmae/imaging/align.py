@@ -13,7 +13,7 @@ from bids_cpmae.imaging.facemask import FIELD_MM, coarse_scan, keeps_brain_alone
 from bids_cpmae.imaging.headspace import CoordinateMap, corner_of, head_affine, head_shape
 from bids_cpmae.imaging.intensity import BRAIN_LEVEL, Tone, unit_scale
 from bids_cpmae.imaging.nifti import SourceImage
-from bids_cpmae.imaging.registration import register, scratch_folder
+from bids_cpmae.imaging.registration import SYN_ITERATIONS_FACELESS, register, scratch_folder
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import (
     BRAIN_BIT,
@@ -125,7 +125,9 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
     alone = keeps_brain_alone(mask)
     fixed = fixed_template("core" if alone else "faceless")
     with scratch_folder() as folder:
-        found = register(fixed, scan, folder=Path(folder), moving_mask=known, alike=alike, seed=seed)
+        found = register(
+            fixed, scan, folder=Path(folder), moving_mask=known, alike=alike, steps=SYN_ITERATIONS_FACELESS, seed=seed
+        )
         to_scan = found.fixed_to_moving(head_affine(int(FIELD_MM)), head_shape(int(FIELD_MM)))
         to_head = found.moving_to_fixed(*map_grid(source))
     # far off the head there is air whatever the scan shows there

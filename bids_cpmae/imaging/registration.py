@@ -29,6 +29,8 @@ REGISTRATION_MM = 4.0
 # two seconds, bring brains nearer by half a hundredth of Dice, skins not at all; mean squares in place of mutual
 # information, as fast, lose the brain where contrast is another
 SYN_ITERATIONS, SYN_STEP = (15, 3), 0.25
+# a head that has lost its face is laid on the template as well with one step at 4 mm
+SYN_ITERATIONS_FACELESS = (15, 1)
 START_PITCHES, FURTHER_PITCHES = (0.0, -20.0, 20.0), (-40.0, 40.0)
 # a field of view that ends at the nose has its middle elsewhere, and another contrast does not forgive that
 START_RISES, OTHER_START_RISES = (0.0,), (0.0, 30.0, -30.0)
@@ -238,6 +240,7 @@ def register(
     moving_mask: np.ndarray | None = None,
     alike: bool = True,
     deformable: bool = True,
+    steps: tuple[int, int] = SYN_ITERATIONS,
     seed: int = 0,
 ) -> Registration:
     """Affine with several starts, then a coarse SyN step.
@@ -256,6 +259,8 @@ def register(
         ratio (Roche et al. 1998) where both images are known.
     deformable : bool
         Follow the affine by SyN.
+    steps : tuple of int
+        Of SyN, at 8 and at 4 mm.
     seed : int
         Of the metric's sampling.
 
@@ -306,7 +311,7 @@ def register(
         target, mask = fixed.part, fixed.part_mask
         result = ants.registration(
             target, source, "SyNOnly", initial_transform=result["fwdtransforms"],
-            outprefix=str(folder / "syn_"), reg_iterations=SYN_ITERATIONS, grad_step=SYN_STEP,
+            outprefix=str(folder / "syn_"), reg_iterations=steps, grad_step=SYN_STEP,
             syn_metric="mattes", syn_sampling=32, flow_sigma=3, total_sigma=0.5, mask=mask, **masks,
         )  # fmt: skip
     warped = ants.apply_transforms(target, whole, result["fwdtransforms"])
