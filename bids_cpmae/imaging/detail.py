@@ -6,7 +6,7 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import gaussian_filter1d, maximum_filter, minimum_filter
 
-from bids_cpmae.imaging.distance import distance_in
+from bids_cpmae.imaging.distance import distance_across, distance_in
 from bids_cpmae.imaging.filters import gaussian, smooth_step, threads
 from bids_cpmae.imaging.morphology import shrunk
 from bids_cpmae.imaging.noise import GRAIN_FROM
@@ -67,19 +67,19 @@ def match_detail(
     """
     window = [2 * int(REACH_MM / size) + 1 for size in spacing]
     solid = new > TISSUE * level
-    depth = distance_in(solid, spacing)
+    from_skin, from_border = (distance_across(part, spacing) for part in (solid, inside))
+    depth = np.where(solid, from_skin, np.float32(0))
     beyond = BEYOND * level * smooth_step(depth, *DEPTH_MM)
     low, high = minimum_filter(new, window) - beyond, maximum_filter(new, window) + beyond
     # what makes the skin steeper leaves a rim around it, which nothing in air has
     high = np.where(new < AIR * level, new, high)
-    from_skin = depth + distance_in(~solid, spacing)
-    from_border = distance_in(inside, spacing)
-    share = np.clip(from_border / FADE_MM, 0, 1)
+    under, beside = (np.where(part, from_border, np.float32(0)) for part in (inside, ~inside))
+    share = np.clip(under / FADE_MM, 0, 1)
     share *= SKIN + (1 - SKIN) * smooth_step(from_skin, *SKIN_MM)
 
     spectra = _Spectra(new.shape, spacing)
-    around = _window(distance_in(~inside, spacing), scan > TISSUE * level, spacing)
-    within = _window(from_border, solid, spacing)
+    around = _window(beside, scan > TISSUE * level, spacing)
+    within = _window(under, solid, spacing)
     if min(part.sum() for part in (around, within)) < LEAST_VOXELS:
         return new
     wanted = np.maximum(spectra.power(scan, around) - noise**2, 0)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, binary_propagation
 
 from bids_cpmae.errors import SkippedError
-from bids_cpmae.imaging.distance import distance_in
+from bids_cpmae.imaging.distance import distance_across, distance_in
 from bids_cpmae.imaging.headspace import CoordinateMap, covering_grid, head_affine
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import Grid, register, scratch_folder
@@ -63,10 +63,8 @@ def signed_distance(inside: np.ndarray, spacing: float) -> np.ndarray:
         return np.full(inside.shape, 1e3, np.float32)
     if inside.all():
         return np.full(inside.shape, -1e3, np.float32)
-    half = spacing / 2
-    outside = distance_in(~inside, spacing) - half
-    within = distance_in(inside, spacing) - half
-    return np.where(inside, -within, outside).astype(np.float32)
+    away = distance_across(inside, spacing) - np.float32(spacing / 2)
+    return np.where(inside, -away, away)
 
 
 def locate_face(

@@ -11,13 +11,12 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, label
 
 from bids_cpmae.imaging.align import mask_box
-from bids_cpmae.imaging.distance import distance_in
+from bids_cpmae.imaging.distance import distance_in, squares_to
 from bids_cpmae.imaging.facemask import COARSE_MM, coarse_scan
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, corner_of, covering_grid
 from bids_cpmae.imaging.landmarks import Landmarks, mask_coverage
 from bids_cpmae.imaging.morphology import filled, grown, shrunk
 from bids_cpmae.imaging.nifti import SourceImage
-from bids_cpmae.imaging.noise import neighbours
 from bids_cpmae.imaging.registration import Grid
 from bids_cpmae.imaging.resample import downsample, resample
 from bids_cpmae.imaging.seam import border_steps, box_around, noise_levels
@@ -191,23 +190,7 @@ def _distance(skin: np.ndarray, where: np.ndarray) -> np.ndarray:
     bottom."""
     # skin beyond this box is too far to count
     box = box_around(where, FAR_MM, SKIN_MM)
-    return np.sqrt(np.float32(SKIN_MM**2) * _squares(skin[box], round(FAR_MM / SKIN_MM))[where[box]])
-
-
-def _squares(skin: np.ndarray, most: int) -> np.ndarray:
-    """Squared distance in voxels to a skin (X, Y, Z), ``most`` squared at most.
-
-    Squares add up axis by axis, and up to 11 a byte holds the sum of two: several times as fast as `distance_in`.
-    """
-    squares = np.where(skin, np.uint8(0), np.uint8(most**2))
-    for axis in range(skin.ndim):
-        nearest = squares.copy()
-        for step in range(1, most):
-            (first, second), (near, far) = (neighbours(values, axis, step) for values in (nearest, squares))
-            np.minimum(first, far + np.uint8(step**2), out=first)
-            np.minimum(second, near + np.uint8(step**2), out=second)
-        squares = nearest
-    return squares
+    return np.sqrt(np.float32(SKIN_MM**2) * squares_to(skin[box], round(FAR_MM / SKIN_MM))[where[box]])
 
 
 def nose(skin: np.ndarray) -> float:

@@ -203,7 +203,7 @@ def _tissue_box(coarse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _close(head: np.ndarray) -> np.ndarray:
     """Fill gaps of bone, eyes and sinuses up to 8 mm wide, so that no ray falls in; at 2 mm, for speed."""
-    gaps, _ = ndimage.label(~closed(np.pad(head[::2, ::2, ::2], CLOSING_MM), 2, CLOSING_MM))
+    gaps, _ = ndimage.label(~closed(np.pad(head[::2, ::2, ::2], CLOSING_MM), CLOSING_MM / 2))
     filled = (gaps != gaps[0, 0, 0])[(slice(CLOSING_MM, -CLOSING_MM),) * 3]
     for axis in range(3):
         filled = np.repeat(filled, 2, axis=axis)

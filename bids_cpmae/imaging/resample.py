@@ -98,24 +98,33 @@ def _shifts(shift: np.ndarray, affine: np.ndarray, target_affine: np.ndarray, ta
 
         return look_up
     # one axis after the other, which is several times as fast as eight neighbours of every voxel
-    field = torch.from_numpy(np.ascontiguousarray(shift.transpose(*(axis + 1 for axis in axes), 0)))
-    places = [
-        between[axis, own] * np.arange(n) + between[axis, 3] for own, (axis, n) in enumerate(zip(axes, target_shape))
-    ]
-    field = _interpolated(_interpolated(field, 1, places[1]), 2, places[2])
-    return lambda start, n: _interpolated(field, 0, places[0][start : start + n])
+    field = torch.from_numpy(np.ascontiguousarray(shift.transpose(axes[0] + 1, 0, axes[1] + 1, axes[2] + 1)))
+    along, across, up = (
+        _between(between[axis, own] * np.arange(n) + between[axis, 3], shift.shape[axis + 1])
+        for own, (axis, n) in enumerate(zip(axes, target_shape))
+    )
+
+    def interpolate(start: int, n: int):
+        planes = (along[start : start + n] @ field.flatten(1)).reshape(n, *field.shape[1:])
+        return (across @ planes @ up.T).movedim(1, -1)
+
+    return interpolate
 
 
-def _interpolated(field, axis: int, at: np.ndarray):
-    """A tensor at the indices ``at`` (N,) along an axis, linear and constant beyond its edge."""
+def _between(at: np.ndarray, count: int):
+    """(N, count): what values (count,) along an axis are at its indices ``at`` (N,), linear, constant beyond the ends.
+
+    As a matrix, for no way to pick neighbours from large fields is as fast as a product of which most is zero.
+    """
     import torch
 
-    last = field.shape[axis] - 1
-    at = np.clip(at, 0, last)
-    low = np.floor(at).astype(int)
-    below, above = (field.index_select(axis, torch.from_numpy(index)) for index in (low, np.minimum(low + 1, last)))
-    share = torch.from_numpy((at - low).astype(np.float32)).reshape([-1 if a == axis else 1 for a in range(field.ndim)])
-    return torch.lerp(below, above, share, out=below)
+    at = np.clip(at, 0, count - 1)
+    low = np.minimum(np.floor(at).astype(int), max(0, count - 2))
+    weights = np.zeros((len(at), count), np.float32)
+    rows = np.arange(len(at))
+    weights[rows, low] = 1 - (at - low)
+    weights[rows, np.minimum(low + 1, count - 1)] += at - low
+    return torch.from_numpy(weights)
 
 
 def resample(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import edt
 import numpy as np
 
-from bids_cpmae.imaging.distance import distance_in
-from bids_cpmae.imaging.filters import gaussian, threads
+from bids_cpmae.imaging.distance import distance_across, distance_in
+from bids_cpmae.imaging.filters import gaussian
 from bids_cpmae.imaging.morphology import grown, shrunk
 from bids_cpmae.imaging.noise import neighbours
 
@@ -57,20 +56,12 @@ def border_steps(
         border &= within[box]
     if not border.any() or mask.all():
         return [float("nan")] * len(volumes)
-    away = _to_other_side(mask, spacing)
+    away = distance_across(mask, spacing)
     sides = [_Side.of(side & (away <= deep), border, spacing) for side in (mask, ~mask)]
     around = shrunk(~mask, beyond=True) & (away <= 2 * deep)
     near = around & (distance_in(~border, spacing) <= 3 * SIDE_MM)
     pairs = [np.nonzero(neighbours(around, axis)[0] & neighbours(near, axis)[1]) for axis in range(3)]
     return [_step(np.asarray(data[box], np.float32), sides, pairs, spacing) for data in volumes]
-
-
-def _to_other_side(mask: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Distance in mm from every voxel, inside a mask or outside it, to the nearest on the other side."""
-    # edt parts labels from each other as it parts them from 0
-    return edt.edt(
-        np.where(mask, np.uint8(1), np.uint8(2)), anisotropy=tuple(spacing), black_border=False, parallel=threads()
-    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter
 
-from bids_cpmae.imaging.distance import closed, distance_in
+from bids_cpmae.imaging.distance import closed, distance_across, distance_in
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
 from bids_cpmae.imaging.filters import smooth_step
 from bids_cpmae.imaging.headspace import Displacement, corner_of
@@ -108,10 +108,10 @@ def cover_bone(
     bone &= _height(masked | tissue, wide) < -BONE_MM
     solid = blocks(new, block) > EDGE * level
     # what a nose opens to the air from within lies not bare
-    bone &= _height(closed(np.where(masked, solid, tissue), wide, PASSAGE_MM), wide) > -BONE_MM
+    bone &= _height(closed(np.where(masked, solid, tissue), PASSAGE_MM / wide.max()), wide) > -BONE_MM
     if bone.sum() < LEAST_BARE:
         return new
-    height = _height(closed(solid | core, wide, PASSAGE_MM), wide)
+    height = _height(closed(solid | core, PASSAGE_MM / wide.max()), wide)
     # skin is to be where the bone ends and its cover with it, or further out
     off = distance_in(~bone, wide)
     apart = np.clip(height - off + BONE_MM, 0, APART_MM)
@@ -229,4 +229,5 @@ def _moved(
 def _height(solid: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Distance in mm to the skin: positive in the air around a head, negative inside it, skull and hollows included."""
     air = air_around(solid)
-    return distance_in(air, spacing) - distance_in(~air, spacing)
+    away = distance_across(air, spacing)
+    return np.where(air, away, -away)
