@@ -37,11 +37,12 @@ def lit(drawn: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.ndar
     near = (drew > 0) & (distance_in(hidden == 0, LIGHT_BLOCK) < LIGHT_MM)
     if near.sum() < LEAST_LIT:
         return drawn
-    trend = enlarge(np.clip(_trend(seen, drew, near), low, high), block, drawn.shape)
+    trend = np.clip(_trend(seen, drew, near), low, high)
     left = carry(
-        amount, weight * trend, np.ones(3), scales=LIGHT_SCALES, block_mm=LIGHT_BLOCK, prior=1.0, prior_weight=1e-4
-    )
-    return drawn * np.maximum(trend * left, DIMMEST)
+        seen, drew * trend, np.full(3, float(LIGHT_BLOCK)), scales=LIGHT_SCALES, block_mm=LIGHT_BLOCK, prior=1.0,
+        prior_weight=1e-4,
+    )  # fmt: skip
+    return drawn * enlarge(np.maximum(trend * left, DIMMEST), block, drawn.shape)
 
 
 def _trend(amount: np.ndarray, weight: np.ndarray, near: np.ndarray) -> np.ndarray:
