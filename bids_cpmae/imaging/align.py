@@ -14,7 +14,7 @@ from bids_cpmae.imaging.headspace import CoordinateMap, corner_of, head_affine, 
 from bids_cpmae.imaging.intensity import BRAIN_LEVEL, Tone, unit_scale
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.registration import SYN_ITERATIONS_FACELESS, register, scratch_folder
-from bids_cpmae.imaging.resample import resample
+from bids_cpmae.imaging.resample import framed, resample
 from bids_cpmae.imaging.template import (
     BRAIN_BIT,
     SPACING,
@@ -134,10 +134,9 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
     box = template.head_box(FRAME_MARGIN_MM, spacing=1)
     grid, shape = corner_of(head_affine(), box), tuple(side.stop - side.start for side in box)
     # beyond the field of view the mask goes on and the scan is zero: a frame of one voxel says so
-    framed = source.affine.copy()
-    framed[:3, 3] -= framed[:3, :3].sum(1)
-    both = np.stack([np.pad(mask.astype(np.float32), 1, mode="edge"), np.pad(blanked, 1)])
-    share, volume = resample(both, framed, grid, shape, through=to_scan, outside="edge")
+    goes_on, affine = framed(mask.astype(np.float32), source.affine, mode="edge")
+    ends, _ = framed(blanked, source.affine)
+    share, volume = resample(np.stack([goes_on, ends]), affine, grid, shape, through=to_scan, outside="edge")
     # a voxel at the mask's border keeps what its known neighbours say, undiluted by the blank ones
     volume = np.where(share < 0.5, np.maximum(volume, 0) / np.maximum(1 - share, 0.5), 0)
     whole, blank = np.zeros(head_shape(), np.float32), np.zeros(head_shape(), bool)
@@ -233,8 +232,10 @@ def average_onto(
     counts = np.clip(np.rint(np.linalg.norm(grid[:3, :3], axis=0)).astype(int), 1, 8)
     offsets = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]
     total = np.zeros(shape, np.float32)
+    # beyond the volume there is nothing: one frame of that, and not one for every offset
+    volume, affine = framed(volume, affine)
     for shift in np.array(np.meshgrid(*offsets, indexing="ij")).reshape(3, -1).T:
         moved = grid.copy()
         moved[:3, 3] = grid[:3, :3] @ shift + grid[:3, 3]
-        total += resample(volume, affine, moved, shape, through=through)
+        total += resample(volume, affine, moved, shape, through=through, outside="edge")
     return total / np.float32(counts.prod())
