@@ -289,7 +289,7 @@ def _pack(header: nib.Nifti1Header, stored: np.ndarray) -> bytes:
 def _write(content: bytes, path: Path) -> Path:
     with open(path, "wb") as raw:
         if path.name.endswith(".gz"):
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=5, fileobj=raw, mtime=0) as packed:
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=raw, mtime=0) as packed:
                 packed.write(content)
         else:
             raw.write(content)
