@@ -102,10 +102,11 @@ class Background:
         order = np.digitize(levels, edges)
         ranks = (np.arange(QUANTILES) + 0.5) / QUANTILES
         # taken as they are, never interpolated: a background of whole numbers stays one
-        quantiles = [
-            np.quantile(part if (part := values[order == k]).size else values, ranks, method="nearest")
-            for k in range(LEVEL_BINS)
-        ]
+        quantiles = []
+        for k in range(LEVEL_BINS):
+            # sorted, which for so many quantiles is many times as fast as looking for each
+            part = np.sort(part if (part := values[order == k]).size else values)
+            quantiles.append(part[np.rint(ranks * (part.size - 1)).astype(int)])
         correlation = _behind(np.sort(values), neighbour_correlation(known - level, air))
         return cls(np.digitize(level[box], edges).astype(np.int16), np.stack(quantiles), correlation)
 

