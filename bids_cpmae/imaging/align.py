@@ -138,9 +138,9 @@ def align_blanked(source: SourceImage, mask: np.ndarray, *, alike: bool = True, 
     ends, _ = framed(blanked, source.affine)
     share, volume = resample(np.stack([goes_on, ends]), affine, grid, shape, through=to_scan, outside="edge")
     # a voxel at the mask's border keeps what its known neighbours say, undiluted by the blank ones
-    volume = np.where(share < 0.5, np.maximum(volume, 0) / np.maximum(1 - share, 0.5), 0)
     whole, blank = np.zeros(head_shape(), np.float32), np.zeros(head_shape(), bool)
-    whole[box], blank[box] = volume, share >= 0.5
+    blank[box] = share >= 0.5
+    np.divide(np.maximum(volume, 0, out=volume), np.subtract(1, share, out=share), out=whole[box], where=~blank[box])
     try:
         scale = unit_scale(whole, template)
     except ValueError as error:

@@ -6,6 +6,9 @@ import numpy as np
 
 from bids_cpmae.imaging.filters import gaussian
 
+# so many voxels wide, a Gaussian leaves next to nothing that pairs of voxels do not tell
+SMOOTH = 5.0
+
 
 def block_size(size_mm: float, spacing: np.ndarray) -> np.ndarray:
     """Voxels (3,) along each axis of a block of about ``size_mm``; at least 1."""
@@ -75,9 +78,16 @@ def spread(amount: np.ndarray, weight: np.ndarray, spacing: np.ndarray, scales: 
     totals = [np.zeros(amount.shape, np.float32), np.zeros(amount.shape, np.float32)]
     for sigma, share in scales.items():
         for total, part in zip(totals, (amount, weight)):
-            # beyond the border nothing is known, and it must weigh nothing
-            total += share * gaussian(part, sigma / spacing, mode="constant")
+            total += share * _smoothed(part, sigma / spacing)
     return totals
+
+
+def _smoothed(part: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """A volume (X, Y, Z) after a Gaussian, widths (3,) in voxels; what gets smooth enough is worked out on pairs."""
+    pairs = np.where(width > SMOOTH, 2, 1)
+    # beyond the border nothing is known, and it must weigh nothing
+    found = gaussian(blocks(part, pairs), width / pairs, mode="constant")
+    return enlarge(found, pairs, part.shape)
 
 
 def carry(
