@@ -111,7 +111,7 @@ def _shifts(shift: np.ndarray, affine: np.ndarray, target_affine: np.ndarray, ta
 
 
 def _slab(affine: np.ndarray, start: int) -> np.ndarray:
-    """An affine (3 or 4, 4) of voxel indices, for a grid that begins with plane ``start``."""
+    """The upper (3, 4) of an affine of voxel indices, for a grid that begins with plane ``start``."""
     moved = affine[:3].copy()
     moved[:, 3] += affine[:3, 0] * start
     return moved

@@ -106,12 +106,12 @@ def cover_bone(
     border = ~masked & (distance_in(~masked, wide) < RING_MM[1])
     bone = border & ~tissue & (distance_in(~core, wide) < BRAIN_MM) & _before_frontal(core, wide)
     bone &= _height(masked | tissue, wide) < -BONE_MM
-    solid = blocks(new, block) > EDGE * level
+    solid, passage = blocks(new, block) > EDGE * level, PASSAGE_MM / wide.max()
     # what a nose opens to the air from within lies not bare
-    bone &= _height(closed(np.where(masked, solid, tissue), PASSAGE_MM / wide.max()), wide) > -BONE_MM
+    bone &= _height(closed(np.where(masked, solid, tissue), passage), wide) > -BONE_MM
     if bone.sum() < LEAST_BARE:
         return new
-    height = _height(closed(solid | core, PASSAGE_MM / wide.max()), wide)
+    height = _height(closed(solid | core, passage), wide)
     # skin is to be where the bone ends and its cover with it, or further out
     off = distance_in(~bone, wide)
     apart = np.clip(height - off + BONE_MM, 0, APART_MM)
