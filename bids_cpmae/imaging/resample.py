@@ -74,7 +74,7 @@ def _linear(matrix: np.ndarray, shape: tuple[int, ...]):
 
 
 def _along_axes(matrix: np.ndarray) -> list[int] | None:
-    """Which axis of one grid each axis of another runs along, from the 4 x 4 between their indices; None if oblique."""
+    """Which axis of one grid each axis of another runs along, by the (3, 4) between their indices; None if oblique."""
     leads = np.abs(matrix[:3, :3]).argmax(0)
     rest = matrix[:3, :3].copy()
     rest[leads, range(3)] = 0
@@ -91,7 +91,7 @@ def _shifts(shift: np.ndarray, affine: np.ndarray, target_affine: np.ndarray, ta
     """
     import torch
 
-    between = np.linalg.inv(affine) @ target_affine
+    between = np.linalg.inv(affine)[:3] @ target_affine
     axes = _along_axes(between)
     if axes is None:
         field = torch.from_numpy(shift)
@@ -111,8 +111,8 @@ def _shifts(shift: np.ndarray, affine: np.ndarray, target_affine: np.ndarray, ta
 
 
 def _slab(affine: np.ndarray, start: int) -> np.ndarray:
-    """The upper (3, 4) of an affine of voxel indices, for a grid that begins with plane ``start``."""
-    moved = affine[:3].copy()
+    """An affine (3, 4) of voxel indices, for a grid that begins with plane ``start``."""
+    moved = affine.copy()
     moved[:, 3] += affine[:3, 0] * start
     return moved
 
@@ -167,11 +167,15 @@ def resample(
     channels = channels if channels.ndim == 4 else channels[None]
     if outside == "zeros":
         channels, affine = framed(channels, affine)
-    channels, to_index = torch.from_numpy(np.ascontiguousarray(channels)), np.linalg.inv(affine)
+    to_index = np.linalg.inv(affine)[:3]
+    # the axis along which the target's planes follow each other comes first: each looks at few planes of the volume
+    first = int(np.abs(to_index[:, :3] @ target_affine[:3, 0]).argmax())
+    to_index = to_index[[first, *(axis for axis in range(3) if axis != first)]]
+    channels = torch.from_numpy(np.ascontiguousarray(channels)).movedim(first + 1, 1).contiguous()
     index_of = to_index @ target_affine
     if through is not None:
         # a map is the identity and a shift that varies slowly: only the shift is looked up, in voxels of the volume
-        shift = through.shift() @ to_index[:3, :3].T
+        shift = through.shift() @ to_index[:, :3].T
         shift = np.ascontiguousarray(np.moveaxis(shift, -1, 0), np.float32)
         shifts = _shifts(shift, through.affine, target_affine, target_shape)
     out = np.empty((len(channels), *target_shape), np.float32)
