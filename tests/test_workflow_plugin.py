@@ -119,10 +119,10 @@ def test_a_worker_killed_while_a_job_is_handed_over(tmp_path, loses):
     class Plugin(SturdyMultiProcPlugin):
         made = 0
 
-        def _new_pool(self):
+        def _new_process(self):
             self.made += 1
             if self.made > 1:
-                return super()._new_pool()
+                return super()._new_process()
             return BreaksAtOnce(loses, max_workers=1, initializer=start_worker, initargs=(self._cwd, 50, 1),
                                 mp_context=multiprocessing.get_context("forkserver"))  # fmt: skip
 

@@ -7,14 +7,14 @@ import multiprocessing
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from traceback import format_exception
 
 import numpy as np
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer, run_node
 
-from bids_cpmae.processes import bind, end_now, use_threads
+from bids_cpmae.processes import bind, use_threads
+from bids_cpmae.workflow.workers import Workers, is_broken
 
 KILLED = "a worker process was killed, most likely for want of memory"
 LOST = "something is missing in the work folder; run again with --clean-workdir"
@@ -44,10 +44,10 @@ def start_worker(cwd: str, level: int, threads: int) -> None:
 class SturdyMultiProcPlugin(MultiProcPlugin):
     """Workers started afresh after one was killed, where nipype's own plugin waits for ever.
 
-    A killed worker breaks the whole pool, and nobody knows whose node it was: all that ran are tried once more, and
-    those that meet the same end again have failed. The end of a job wakes this plugin, so that nipype's
-    ``poll_sleep_duration`` is to be 0; ``max_jobs`` is not heeded. Takes nipype's ``plugin_args``, ``log_level`` and
-    ``threads`` of a process.
+    A node whose worker was killed is tried once more, and has failed when it meets the same end again. The end of a
+    job wakes this plugin, so that nipype's ``poll_sleep_duration`` is to be 0; ``max_jobs`` is not heeded. Takes
+    nipype's ``plugin_args``, ``log_level``, ``threads`` of a process, and ``rehearsal``: what so many workers that
+    would be idle at first are to do meanwhile, a number and a callable, see `Workers.rehearse`.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         self._news = threading.Event()
         # processes start with the first job: the pool made above has none yet
         self.pool.shutdown(wait=False)
-        self.pool = self._new_pool()
+        self.pool = Workers(self.processors, self._new_process)
         # there are no more than processes anyhow, and nipype would not come by where this plugin waits
         self.max_jobs = np.inf
 
@@ -70,16 +70,17 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
         """Run the graph; however that ends, no worker goes on behind the caller's back."""
         try:
             try:
+                self.pool.rehearse(*self.plugin_args.get("rehearsal", (0, None)))
                 super().run(graph, config, updatehash=updatehash)
             except KeyboardInterrupt:
                 # a step may take minutes, and who asks to end does not wait as long
-                end_now(self.pool)
+                self.pool.end_now()
                 raise
             finally:
-                self.pool.shutdown(wait=True, cancel_futures=True)
+                self.pool.shutdown(wait=True)
         except KeyboardInterrupt:
             # asked while waiting for the steps that went on beside one that failed
-            end_now(self.pool)
+            self.pool.end_now()
             raise
 
     def _send_procs_to_workers(self, updatehash=False, graph=None):
@@ -135,21 +136,36 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             return f"none, {error}"
 
     def _submit_job(self, node, updatehash=False):
-        task = self._hand_over(partial(super()._submit_job, node, updatehash=updatehash))
-        self._jobs[task] = (node, updatehash, 1, self.pool)
-        return task
+        self._taskid += 1
+        self._start(self._taskid, node, updatehash, attempt=1)
+        return self._taskid
+
+    def _start(self, taskid: int, node, updatehash: bool, *, attempt: int) -> None:
+        """Hand a node over to a worker.
+
+        Raises
+        ------
+        MemoryError
+            No worker can be started.
+        """
+        scan = node.fullname.rpartition(".")[0]
+        worker = self.pool.choose(scan)
+        future = worker.submit(scan, run_node, node, updatehash, taskid)
+        self._task_obj[taskid] = future
+        self._jobs[taskid] = (node, updatehash, attempt, worker.process)
+        future.add_done_callback(self._async_callback)
 
     def _async_callback(self, args):
-        # runs in the pool's own thread, where what is raised is lost: a broken pool is dealt with in _get_result
+        # runs in a thread where what is raised is lost: a worker that was killed is dealt with in _get_result
         if not args.cancelled() and args.exception() is None:
             super()._async_callback(args)
         self._news.set()
 
     def _get_result(self, taskid):
         future = self._task_obj[taskid]
-        node, updatehash, attempts, pool = self._jobs[taskid]
-        # what was handed over to a pool while it broke is never said to be done
-        if not future.done() and not _is_broken(pool):
+        node, updatehash, attempt, process = self._jobs[taskid]
+        # what was handed over to a worker while it was killed is never said to be done
+        if not future.done() and not is_broken(process):
             return None
         if not future.done() or future.cancelled():
             error = BrokenProcessPool(KILLED)
@@ -157,53 +173,21 @@ class SturdyMultiProcPlugin(MultiProcPlugin):
             error = future.exception()
         if error is None:
             return super()._get_result(taskid)
-        if not isinstance(error, BrokenProcessPool) or attempts >= ATTEMPTS:
+        if not isinstance(error, BrokenProcessPool) or attempt >= ATTEMPTS:
             # with the worker's own traceback, which says more than nipype's error at looking for results
             lines = [f"{KILLED}\n"] if isinstance(error, BrokenProcessPool) else format_exception(error)
             return {"result": None, "traceback": lines, "taskid": taskid}
         try:
-            future = self._hand_over(lambda: self.pool.submit(run_node, node, updatehash, taskid))
+            self._start(taskid, node, updatehash, attempt=attempt + 1)
         except MemoryError as error:
             return {"result": None, "traceback": format_exception(error), "taskid": taskid}
-        future.add_done_callback(self._async_callback)
-        self._task_obj[taskid] = future
-        self._jobs[taskid] = (node, updatehash, attempts + 1, self.pool)
         return None
 
-    def _hand_over(self, submit):
-        """Submit a job to a pool that works, though a worker be killed at that very moment.
-
-        Raises
-        ------
-        MemoryError
-            No worker can be started.
-        """
-        if _is_broken(self.pool):
-            self._renew_pool()
-        try:
-            return submit()
-        except Exception:
-            # a pool that breaks meanwhile, or whose workers have nothing to be forked from any more, raises all
-            # kinds of errors
-            self._renew_pool()
-        try:
-            return submit()
-        except Exception as error:
-            raise MemoryError("no worker process can be started") from error
-
-    def _renew_pool(self) -> None:
-        end_now(self.pool)
-        self.pool = self._new_pool()
-
-    def _new_pool(self) -> ProcessPoolExecutor:
+    def _new_process(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            max_workers=self.processors, initializer=start_worker,
+            max_workers=1, initializer=start_worker,
             initargs=(
                 self._cwd, self.plugin_args.get("log_level", logging.CRITICAL), self.plugin_args.get("threads", 1),
             ),
             mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context")),
         )  # fmt: skip
-
-
-def _is_broken(pool: ProcessPoolExecutor) -> bool:
-    return bool(getattr(pool, "_broken", False))

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bids_cpmae.bids.atomic import sweep, write_text
@@ -33,6 +34,8 @@ from bids_cpmae.signals import unstopped
 from bids_cpmae.workflow.batch import BATCH_POLL_S, RESULT_S, ask_by_node, batch_arguments, is_batch
 from bids_cpmae.workflow.participant import drawings_dir, verdict_path
 from bids_cpmae.workflow.plugin import KILLED, LOST, SturdyMultiProcPlugin, quiet_nipype
+from bids_cpmae.workflow.rehearsal import rehearse
+from bids_cpmae.workflow.scan import LEAST_REGISTRATION_GB, MODEL_GB
 from bids_cpmae.workflow.workers import prepare_workers
 
 LOG = logging.getLogger("bids_cpmae")
@@ -108,8 +111,16 @@ def plugin_of(settings: Settings, scans: int) -> dict:
     # forked copies of threads of torch or ITK would hang: workers come from a clean server process
     arguments = {"n_procs": settings.nprocs, "memory_gb": settings.memory_gb, "raise_insufficient": False,
                  "n_gpu_procs": settings.n_gpu_procs, "mp_context": "forkserver",
-                 "log_level": log_level(settings), "threads": settings.threads(scans), **more}  # fmt: skip
+                 "log_level": log_level(settings), "threads": settings.threads(scans),
+                 "rehearsal": (rehearsing(settings, scans), partial(rehearse, settings.device, settings.weights)),
+                 **more}  # fmt: skip
     return {"plugin": SturdyMultiProcPlugin, "plugin_args": arguments}
+
+
+def rehearsing(settings: Settings, scans: int) -> int:
+    """How many workers rehearse while others locate the first faces: those without a scan, if memory allows."""
+    together = int(settings.memory_gb // (MODEL_GB + LEAST_REGISTRATION_GB))
+    return max(0, min(scans, settings.nprocs - scans, together))
 
 
 def log_level(settings: Settings) -> int:
