@@ -9,11 +9,11 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 
-# glibc hands large arrays back as soon as they are freed, and every new one is paged in anew, 4 kB at a time, which is
-# a fifth of what networks and filters take: up to half a gigabyte is kept, and pages are large where the kernel has any
+# glibc hands large arrays back as soon as they are freed, and every new one is paged in anew, which is a fifth of what
+# networks and filters take: up to half a gigabyte is kept, for all threads together, since of what it keeps for one of
+# them it hands back more
 ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**29),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**29), "MALLOC_ARENA_MAX": "1",
 }  # fmt: skip
 
 

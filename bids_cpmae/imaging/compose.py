@@ -22,6 +22,7 @@ from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.noise import GRAIN_FROM, Grain, grained, neighbours, quiet_sigma
 from bids_cpmae.imaging.skin import air_around
 from bids_cpmae.imaging.skinfit import cover_kept, meet_skin
+from bids_cpmae.imaging.threads import side_by_side
 
 RING_MM = 20.0
 GAIN_SCALES = {8.0: 1.0, 16.0: 0.1, 40.0: 0.01}
@@ -76,20 +77,24 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
     level = tissue_level(known[~mask])
     if level <= 0:
         raise ScanError("there is no tissue outside the face mask to match a new face to; is this the scan of a head?")
-    air = find_air(known, ~mask, level, spacing)
     box = mask_box(mask, source.affine, RING_MM)
     inside, scan = mask[box], known[box]
     # where only the brain and a shell around it are kept, the new head is no reconstruction of anything outside the
     # mask: there is one gain for all of it, and no skin or step that it could meet
     alone = keeps_brain_alone(mask)
-    new = clear_skin(synthetic[box], level, spacing)
-    new = cover_kept(new, inside, level, spacing) if alone else meet_skin(scan, new, inside, level, spacing)
     scan_tissue = ~inside & (scan > TISSUE * level)
 
+    def surroundings():
+        air, quiet = find_air(known, ~mask, level, spacing), quiet_sigma(scan, scan_tissue, spacing)
+        return air[box], quiet, Background.of(known, air, box, spacing, fallback=quiet)
+
+    def skin():
+        new = clear_skin(synthetic[box], level, spacing)
+        return cover_kept(new, inside, level, spacing) if alone else meet_skin(scan, new, inside, level, spacing)
+
+    (air, quiet, background), new = side_by_side(surroundings, skin)
     new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing, drifts=not alone)
     new = match_sharpness(scan, new, ~inside & (np.maximum(scan, new) > EDGE * level))
-    quiet = quiet_sigma(scan, scan_tissue, spacing)
-    background = Background.of(known, air, box, spacing, fallback=quiet)
 
     # the mean of a magnitude image: the signal, and the noise floor where there is none
     floor = background.level
@@ -98,7 +103,7 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
         # where flesh comes to lie on kept bone the two differ in what they show, and not in brightness
         bone = ~scan_tissue & (new > TISSUE * level) & ~air_around(inside | scan_tissue)
         hidden = inside | bone
-        residual = np.where(hidden | (air[box] & (new < 1.5 * floor)), 0, scan - new)
+        residual = np.where(hidden | (air & (new < 1.5 * floor)), 0, scan - new)
         new = new + membrane(residual, ~hidden, spacing)
     new = match_detail(scan, new, inside, level, spacing, noise=quiet, alone=alone)
 
@@ -214,8 +219,10 @@ def _with_noise(
 ) -> np.ndarray:
     """Noise of the scan's own kind on a new head: its air where there is air, grain where there is tissue."""
     white = rng.standard_normal(new.shape, dtype=np.float32)
-    in_air = background.deviate(grained(white, background.correlation))
-    in_tissue = grain.scaled(new) * grained(white, grain.correlation)
+    in_air, in_tissue = side_by_side(
+        lambda: background.deviate(grained(white, background.correlation)),
+        lambda: grain.scaled(new) * grained(white, grain.correlation),
+    )
     low, high = (np.maximum(floor, share * level) for share in GRAIN_FROM)
     share = smooth_step(new, low, np.maximum(high, low + 0.1 * level))
     # reflected at zero, as a magnitude is

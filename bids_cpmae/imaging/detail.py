@@ -7,10 +7,11 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter1d, maximum_filter, minimum_filter
 
 from bids_cpmae.imaging.distance import distance_across, distance_in
-from bids_cpmae.imaging.filters import gaussian, smooth_step, threads
+from bids_cpmae.imaging.filters import gaussian, smooth_step
 from bids_cpmae.imaging.morphology import shrunk
 from bids_cpmae.imaging.noise import GRAIN_FROM
 from bids_cpmae.imaging.seam import noise_level
+from bids_cpmae.imaging.threads import side_by_side, threads
 
 TISSUE, AIR = 0.25, 0.1
 LARGE_VOXEL_MM = 1.5
@@ -70,7 +71,8 @@ def match_detail(
     from_skin, from_border = (distance_across(part, spacing) for part in (solid, inside))
     depth = np.where(solid, from_skin, np.float32(0))
     beyond = BEYOND * level * smooth_step(depth, *DEPTH_MM)
-    low, high = minimum_filter(new, window) - beyond, maximum_filter(new, window) + beyond
+    lowest, highest = side_by_side(lambda: minimum_filter(new, window), lambda: maximum_filter(new, window))
+    low, high = lowest - beyond, highest + beyond
     # what makes the skin steeper leaves a rim around it, which nothing in air has
     high = np.where(new < AIR * level, new, high)
     under, beside = (np.where(part, from_border, np.float32(0)) for part in (inside, ~inside))
@@ -175,8 +177,10 @@ def with_texture(
     flesh = shrunk(inside, 2) & shrunk(new > FLESH * level, 2)
     around = ~inside & shrunk(scan > FLESH * level, 2)
     more = TEXTURE_MORE_LARGE if large_voxels(spacing) else TEXTURE_MORE
-    wanted = more * noise_level(scan, around, spacing, robust=True)
-    found = noise_level(new, flesh, spacing, robust=True)
+    wanted, found = side_by_side(
+        lambda: more * noise_level(scan, around, spacing, robust=True),
+        lambda: noise_level(new, flesh, spacing, robust=True),
+    )
     if not wanted > found:
         return new
     white = rng.standard_normal(new.shape, dtype=np.float32)

@@ -7,15 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from bids_cpmae.imaging.threads import threads
+
 # smaller volumes are not worth a second thread
 LEAST_VOXELS = 200_000
-
-
-def threads() -> int:
-    """Threads that this process may reckon in: as many as PyTorch's."""
-    import torch
-
-    return torch.get_num_threads()
 
 
 def gaussian(

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from bids_cpmae.imaging.fields import block_size, blocks
+from bids_cpmae.imaging.threads import side_by_side
 
 # bounds of dark to bright tissue, in units of the typical tissue
 SIGNAL_BINS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.6)
@@ -91,11 +92,13 @@ class Grain:
         # between thick slices it is anatomy that differs
         axes = [axis for axis in range(3) if spacing[axis] <= 2 * spacing.min()]
         bounds = level * np.asarray(SIGNAL_BINS)
+
         # (axes, lags, bins)
-        lacks = np.array([
-            [_variation(scan, scan_at, new, bounds, lag, axis) - _variation(new, new_at, new, bounds, lag, axis)
-             for lag in (1, 2)] for axis in axes
-        ])  # fmt: skip
+        def variations(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+            return np.array([[_variation(values, where, new, bounds, lag, axis) for lag in (1, 2)] for axis in axes])
+
+        there, here = side_by_side(lambda: variations(scan, scan_at), lambda: variations(new, new_at))
+        lacks = there - here
         told = np.isfinite(lacks).all((0, 1))
         if not told.any():
             return cls(np.zeros(1), np.zeros(1), np.zeros(3))

@@ -42,7 +42,7 @@ def write_reports(
     """
     labels = sorted(set(participants))
     work = partial(write_report, output_dir, drawings=drawings)
-    if nprocs > 1 and labels:
+    if nprocs > 1 and len(labels) > 1:
         # forked copies of threads of the numerical libraries would hang: workers come from a clean server process,
         # which after a run has those libraries at hand
         workers = min(nprocs, len(labels))

@@ -15,6 +15,7 @@ from bids_cpmae.workflow.interfaces import (
     first_look,
     keep_location,
     load_mask,
+    load_scan,
     look_at_face,
     refaced_name,
 )
@@ -114,11 +115,11 @@ class TranslateContrast(ScanInterface):
         from bids_cpmae.imaging.align import HeadFrame
         from bids_cpmae.imaging.contrast import Anatomy, Stage
         from bids_cpmae.imaging.facemask import map_grid
-        from bids_cpmae.imaging.nifti import load_source, save_like
+        from bids_cpmae.imaging.nifti import save_like
         from bids_cpmae.imaging.recolour import recolour
 
         inputs = self.inputs
-        source, mask = load_source(inputs.in_file), load_mask(inputs.mask_file)
+        source, mask = load_scan(inputs.in_file), load_mask(inputs.mask_file)
         frame = HeadFrame.load(inputs.frame_file)
         to_head = frame.to_head
         if isdefined(inputs.affine_file):

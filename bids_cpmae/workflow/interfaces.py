@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import nibabel as nib
@@ -74,10 +75,9 @@ def first_look(inputs):
     ------
     ScanError, SkippedError
     """
-    from bids_cpmae.imaging.nifti import load_source
     from bids_cpmae.imaging.screening import screen
 
-    source = load_source(inputs.in_file)
+    source = load_scan(inputs.in_file)
     metadata = dict(inputs.raw_sidecar) if isdefined(inputs.raw_sidecar) else {}
     screen(source, suffix=inputs.suffix, metadata=metadata, force=inputs.force)
     return source
@@ -106,6 +106,21 @@ def keep_location(source, located, folder: Path, measures: dict[str, float]) -> 
     brain = save_mask(source, located.brain, folder / "brain.nii.gz")
     to_head = located.to_head.save(folder / "to_head.npz")
     return {"mask_file": str(mask), "brain_file": str(brain), "map_file": str(to_head), "measures": measures}
+
+
+def load_scan(path: str):
+    """`bids_cpmae.imaging.nifti.load_source`, once for the steps of a scan that a process takes one after the other."""
+    file = Path(path)
+    return _load_scan(path, file.stat().st_mtime_ns if file.exists() else None)
+
+
+@lru_cache(maxsize=1)
+def _load_scan(path: str, changed_ns: int | None):
+    from bids_cpmae.imaging.nifti import load_source
+
+    source = load_source(path)
+    source.stored.flags.writeable = False
+    return source
 
 
 def load_mask(path: str) -> np.ndarray:
@@ -156,12 +171,9 @@ class AlignHead(ScanInterface):
 
     def _step(self, folder: Path) -> dict:
         from bids_cpmae.imaging.align import align_blanked, stand_in
-        from bids_cpmae.imaging.nifti import load_source
 
         foreign = self.inputs.stand_in
-        frame = align_blanked(
-            load_source(self.inputs.in_file), load_mask(self.inputs.mask_file), alike=not foreign
-        )
+        frame = align_blanked(load_scan(self.inputs.in_file), load_mask(self.inputs.mask_file), alike=not foreign)
         frame = stand_in(frame) if foreign else frame
         return {"frame_file": str(frame.save(folder / "frame.npz"))}
 
@@ -218,10 +230,10 @@ class ComposeFace(ScanInterface):
 
     def _step(self, folder: Path) -> dict:
         from bids_cpmae.imaging.align import HeadFrame, resample_to_scan
-        from bids_cpmae.imaging.nifti import load_source, save_like
+        from bids_cpmae.imaging.nifti import save_like
         from bids_cpmae.imaging.recolour import compose_series
 
-        source, mask = load_source(self.inputs.in_file), load_mask(self.inputs.mask_file)
+        source, mask = load_scan(self.inputs.in_file), load_mask(self.inputs.mask_file)
         frame = HeadFrame.load(self.inputs.frame_file)
         synthetic = resample_to_scan(frame, np.load(self.inputs.head_file), source, mask)
         stored = compose_series(source, mask, synthetic, seed=self.inputs.noise_seed)
@@ -287,7 +299,7 @@ class MeasureScan(ScanInterface):
         composed = self.inputs.composed if isdefined(self.inputs.composed) else {}
         measures = {**self.inputs.located, **composed, **self.inputs.certificate}
         if self.inputs.tissue:
-            source = load_source(self.inputs.in_file)
+            source = load_scan(self.inputs.in_file)
             found = measure_quality(
                 source, load_source(self.inputs.refaced_file).stored, load_mask(self.inputs.mask_file),
                 to_head=CoordinateMap.load(self.inputs.map_file), regions=tuple(self.inputs.regions),

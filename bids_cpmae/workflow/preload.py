@@ -1,6 +1,7 @@
 """What every worker needs and is slow to import; none of it starts a thread by that."""
 
 import ctypes
+import gc
 import signal
 from contextlib import suppress
 
@@ -21,3 +22,6 @@ with suppress(Exception):
     from bids_cpmae.antspy import load_ants
 
     load_ants()
+
+# nothing of it is garbage to look for, neither during the work nor when a worker ends
+gc.freeze()

@@ -29,6 +29,7 @@ from bids_cpmae.bids.verdicts import (
     write_participant,
 )
 from bids_cpmae.errors import CPMAEError, OutputError, reason_in
+from bids_cpmae.report.write import write_reports
 from bids_cpmae.settings import Settings
 from bids_cpmae.signals import unstopped
 from bids_cpmae.workflow.batch import BATCH_POLL_S, RESULT_S, ask_by_node, batch_arguments, is_batch
@@ -194,7 +195,6 @@ def sweep_output(settings: Settings, scans: list[Scan]) -> None:
 def _report(settings: Settings, scans: list[Scan], verdicts: list[Verdict]) -> None:
     """Pages of the participants and the dataset; those with original faces where they were asked for."""
     from bids_cpmae.report.private import write_before_after
-    from bids_cpmae.report.write import write_reports
 
     write_reports(
         settings.output_dir, {scan.participant for scan in scans}, nprocs=settings.nprocs,

@@ -68,6 +68,11 @@ class Worker:
         rehearsal = self._rehearsal
         return rehearsal is not None and rehearsal.done() and not rehearsal.cancelled() and not rehearsal.exception()
 
+    @property
+    def rehearsing(self) -> bool:
+        """Whether it does what nobody waits for."""
+        return self._rehearsal is not None and not self._rehearsal.done()
+
     def rehearse(self, job: Callable[[], None]) -> None:
         """Do a job that nobody waits for."""
         self._job = self._rehearsal = self.process.submit(job)
@@ -117,11 +122,11 @@ class Workers:
         return max(free or self._all, key=lambda worker: (worker.rehearsed, worker.scan == scan, worker.scan != ""))
 
     def shutdown(self, wait: bool = True) -> None:
-        """Wait for what has been begun, and do nothing more."""
+        """Wait for what has been begun, but for rehearsals, and do nothing more."""
         for worker in self._all:
-            worker.process.shutdown(wait=False, cancel_futures=True)
-        for worker in self._all if wait else ():
-            worker.process.shutdown(wait=True)
+            if worker.rehearsing:
+                end_now(worker.process)
+            worker.process.shutdown(wait=wait, cancel_futures=True)
 
     def end_now(self) -> None:
         """End all processes without waiting for what they are doing."""
