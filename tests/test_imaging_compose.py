@@ -6,6 +6,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from phantoms import CASES, Case, draw_head, make_phantom
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
@@ -149,6 +150,16 @@ def test_seed_decides_the_noise(plain_phantom):
     one, again, other = (compose_face(source, plain_phantom.face, synthetic, seed=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert (one != other)[plain_phantom.face].mean() > 0.5
+
+
+def test_threads_change_no_bit(plain_phantom):
+    source, synthetic = load_source(plain_phantom.path), synthetic_of(CASES["RAS"])
+    before, made = torch.get_num_threads(), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        made.append(compose_face(source, plain_phantom.face, synthetic, seed=1))
+    torch.set_num_threads(before)
+    np.testing.assert_array_equal(*made)
 
 
 def test_an_exactly_black_background_stays_black(tmp_path):

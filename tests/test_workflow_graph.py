@@ -1,19 +1,26 @@
 """The workflow's graph, its steps one by one, and what is collected at the end of a run."""
 
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from bids_trees import write_dataset
 
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.query import Scan
 from bids_cpmae.bids.verdicts import FAIL, PASS, SKIPPED, Verdict
+from bids_cpmae.errors import ScanError
 from bids_cpmae.identity import identity_seed, participant_of
+from bids_cpmae.model.weights import load_cpmae
 from bids_cpmae.settings import Settings
-from bids_cpmae.workflow.interfaces import DrawScan, LocateFace, ScanInputSpec, ScanInterface
+from bids_cpmae.workflow.interfaces import DrawScan, LocateFace, ScanInputSpec, ScanInterface, load_scan
 from bids_cpmae.workflow.participant import init_participant_wf, verdict_path
-from bids_cpmae.workflow.run import collect, wants_gpu, workflow_text
+from bids_cpmae.workflow.rehearsal import rehearse
+from bids_cpmae.workflow.run import collect, rehearsing, wants_gpu, workflow_text
 
 STEPS = ["locate_face", "align_head", "remodel_face", "compose_face", "certify_scan", "measure_scan", "draw_scan",
          "publish_scan"]  # fmt: skip
@@ -99,6 +106,34 @@ def test_device_does_not_change_what_is_cached(workflow):
     assert node.inputs.get_hashval()[1] == before
     node.inputs.weights_version = "other"
     assert node.inputs.get_hashval()[1] != before
+
+
+def test_those_without_a_scan_rehearse_where_memory_allows(tmp_path):
+    settings = Settings(tmp_path, tmp_path, "participant", tmp_path, nprocs=4, memory_gb=16)
+    assert [rehearsing(settings, scans) for scans in (1, 2, 3, 4, 9)] == [1, 2, 1, 0, 0]
+    assert rehearsing(replace(settings, memory_gb=5), 1) == 0
+
+
+def test_a_rehearsal_loads_what_a_face_wants_and_leaves_threads_alone():
+    before, loaded = torch.get_num_threads(), load_cpmae.cache_info().misses
+    rehearse("cpu", None)
+    assert torch.get_num_threads() == before
+    load_cpmae(None, "cpu")
+    assert load_cpmae.cache_info().misses <= loaded + 1
+
+
+def test_a_scan_is_read_once_and_again_when_it_changed(plain_phantom, tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    shutil.copy(plain_phantom.path, path)
+    first = load_scan(str(path))
+    assert load_scan(str(path)) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first.stored[0, 0, 0] = 1
+    os.utime(path, ns=(0, 0))
+    assert load_scan(str(path)) is not first
+    path.unlink()
+    with pytest.raises(ScanError, match="no such file"):
+        load_scan(str(path))
 
 
 def test_gpu_is_found_without_cuda():

@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 
 import pytest
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
+from nipype.utils.filemanip import loadpkl
 
 from bids_cpmae.workflow.plugin import SturdyMultiProcPlugin, start_worker
 
@@ -35,7 +37,7 @@ def node(name, marker, times):
     return made
 
 
-def run(tmp_path, *nodes, plugin=SturdyMultiProcPlugin, chained=False):
+def run(tmp_path, *nodes, plugin=SturdyMultiProcPlugin, chained=False, **arguments):
     workflow = pe.Workflow("killed", base_dir=str(tmp_path))
     workflow.config["execution"] = {"crashdump_dir": str(tmp_path / "crash"), "poll_sleep_duration": "0"}
     workflow.add_nodes(list(nodes))
@@ -44,7 +46,7 @@ def run(tmp_path, *nodes, plugin=SturdyMultiProcPlugin, chained=False):
     ended = []
     plugin = plugin(
         {"n_procs": 1, "memory_gb": 4, "n_gpu_procs": 0, "mp_context": "forkserver", "log_level": logging.CRITICAL,
-         "status_callback": lambda node, status: ended.append((node.name, status))}
+         "status_callback": lambda node, status: ended.append((node.name, status)), **arguments}
     )  # fmt: skip
     error = None
     try:
@@ -66,6 +68,64 @@ def test_a_worker_killed_once_is_tried_again(tmp_path):
     ended, error = run(tmp_path, node("once", tmp_path / "once.txt", 1), node("never", tmp_path / "never.txt", 0))
     assert error is None
     assert {name for name, status in ended if status == "end"} == {"once", "never"}
+
+
+def waits_for(path):
+    """A job that ends when a file is there, and leaves word beside it whenever it begins."""
+    import os
+    import time
+
+    with open(f"{path}.begun", "a") as file:
+        file.write("x")
+    for _ in range(600):
+        if os.path.exists(path):
+            return "done"
+        time.sleep(0.1)
+    raise TimeoutError(path)
+
+
+def test_a_worker_that_is_killed_takes_no_other_job_with_it(tmp_path):
+    beside = pe.Node(niu.Function(["path"], ["out"], waits_for), name="beside")
+    beside.inputs.path = str(tmp_path / "again.txt")
+    dies = node("dies", tmp_path / "dies.txt", 1)
+    last = node("last", tmp_path / "again.txt", 0)
+    inner = pe.Workflow("inner")
+    inner.connect(dies, "out", last, "marker_of_first")
+    ended, error = run(tmp_path, beside, inner, n_procs=2)
+    assert error is None
+    assert sorted(name for name, status in ended if status == "end") == ["beside", "dies", "last"]
+    assert (tmp_path / "again.txt.begun").stat().st_size == 1
+
+
+def leaves_its_number(path):
+    """A rehearsal that says which process it was in."""
+    path.write_text(str(os.getpid()))
+
+
+def tells_its_number(marker_of_first=None):
+    """The process that a job was done in."""
+    import os
+
+    return os.getpid()
+
+
+def test_a_worker_that_rehearsed_goes_on_with_the_scan(tmp_path):
+    wait = pe.Node(niu.Function(["path"], ["out"], waits_for), name="wait")
+    wait.inputs.path = str(tmp_path / "rehearsed.txt")
+    tell = pe.Node(niu.Function(["marker_of_first"], ["out"], tells_its_number), name="tell")
+    rehearsal = (1, partial(leaves_its_number, tmp_path / "rehearsed.txt"))
+    _, error = run(tmp_path, wait, tell, chained=True, n_procs=2, rehearsal=rehearsal)
+    assert error is None
+    told = loadpkl(next(tmp_path.rglob("result_tell.pklz"))).outputs.out
+    assert str(told) == (tmp_path / "rehearsed.txt").read_text()
+
+
+@pytest.mark.parametrize("rehearsal", [partial(time.sleep, 3600), os.abort, partial(int, "none")],
+                         ids=["never ends", "is killed", "fails"])  # fmt: skip
+def test_nothing_waits_for_a_rehearsal(tmp_path, rehearsal):
+    ended, error = run(tmp_path, node("one", tmp_path / "1.txt", 0), node("two", tmp_path / "2.txt", 0), chained=True,
+                       n_procs=2, rehearsal=(1, rehearsal))  # fmt: skip
+    assert error is None and [name for name, status in ended if status == "end"] == ["one", "two"]
 
 
 def test_a_worker_killed_again_and_again_fails_alone(tmp_path):

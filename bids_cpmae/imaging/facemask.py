@@ -173,6 +173,12 @@ def keeps_brain_alone(mask: np.ndarray) -> bool:
     return bool(min(sides) > MASKED_SIDE)
 
 
+def prepare_template(mode: str = "face", regions: tuple[str, ...] = ("face", "ears")) -> None:
+    """Work out what `locate_face` asks of the template once a process."""
+    fixed_template()
+    _template_distances(mode, tuple(regions))
+
+
 @lru_cache(maxsize=2)
 def _template_distances(mode: str, regions: tuple[str, ...]) -> np.ndarray:
     """Signed distances (3, 128, 128, 128) in mm in head space, to what is replaced, the brain, and the ears."""

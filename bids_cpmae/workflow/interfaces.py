@@ -146,12 +146,12 @@ class LocateFace(ScanInterface):
     input_spec, output_spec = LocateFaceInputSpec, LocateFaceOutputSpec
 
     def _step(self, folder: Path) -> dict:
-        from bids_cpmae.imaging.facemask import locate_face
+        from bids_cpmae.imaging.facemask import locate_face, prepare_template
+        from bids_cpmae.imaging.threads import side_by_side
 
-        source = first_look(self.inputs)
-        located = locate_face(
-            source, mode=self.inputs.mode, regions=tuple(self.inputs.regions), alike=self.inputs.suffix == REFERENCE
-        )
+        mode, regions = self.inputs.mode, tuple(self.inputs.regions)
+        source, _ = side_by_side(lambda: first_look(self.inputs), lambda: prepare_template(mode, regions))
+        located = locate_face(source, mode=mode, regions=regions, alike=self.inputs.suffix == REFERENCE)
         return keep_location(source, located, folder, look_at_face(self.inputs, source, located))
 
 

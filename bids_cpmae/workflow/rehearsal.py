@@ -12,6 +12,8 @@ NOSE_MM = 32
 def rehearse(device: str, weights: Path | None) -> None:
     """Work out, load and set up what a process needs once, from the second registration to the new head.
 
+    In one thread, for another process needs the other cores.
+
     Parameters
     ----------
     device, weights
@@ -20,8 +22,12 @@ def rehearse(device: str, weights: Path | None) -> None:
     from bids_cpmae.api import resolve_device
     from bids_cpmae.imaging.align import seen_tone
     from bids_cpmae.imaging.template import FACE_BIT, SPACING, fixed_template, load_portrait, load_template
+    from bids_cpmae.imaging.threads import threads
     from bids_cpmae.model.weights import load_cpmae
+    from bids_cpmae.processes import use_threads
 
+    count = threads()
+    use_threads(1)
     template, head = load_template(), load_portrait()
     fixed_template("faceless")
     middle = (SPACING * np.argwhere(template.mask(FACE_BIT)).mean(0)).astype(int)
@@ -30,3 +36,4 @@ def rehearse(device: str, weights: Path | None) -> None:
     volume = np.where(blank, np.float32(0), head)
     seen_tone(volume, blank, template)
     load_cpmae(weights, resolve_device(device)).remodel(volume, blank)
+    use_threads(count)
