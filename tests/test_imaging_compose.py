@@ -308,6 +308,37 @@ def test_a_soft_face_is_given_the_detail_of_its_scan():
     assert np.all(found[air] <= smooth[air]) and np.ptp(found - smooth) > 20
 
 
+def test_what_a_head_of_1_mm_cannot_hold_is_not_sharpened():
+    # steps of 1 mm seen with voxels of a quarter of that: their edges lie beyond half a cycle a mm
+    rng, spacing = np.random.default_rng(0), np.full(3, 0.25)
+    scan = 100 + 30 * gaussian_filter(rng.standard_normal((80, 80, 80)), 1).astype(np.float32) / 0.1
+    inside = np.zeros(scan.shape, bool)
+    inside[:, 28:] = True
+    coarse = gaussian_filter(rng.standard_normal((20, 20, 20)), 1)
+    steps = (100 + 150 * np.kron(coarse, np.ones((4, 4, 4)))).astype(np.float32)
+    found = match_detail(scan, steps, inside, 100.0, spacing, noise=0.0)
+
+    def edges(values):
+        """Jumps between blocks over what changes within them."""
+        jumps = np.abs(np.diff(values[:, 60:], axis=0)).mean((1, 2))
+        return jumps[3::4].mean()
+
+    assert edges(found) < 1.3 * edges(steps)
+
+
+def test_a_head_in_the_scans_light_keeps_it(plain_phantom):
+    # in a scan that is darker on one side than the head that is given: followed, but where that is said to be right
+    source, synthetic = load_source(plain_phantom.path), synthetic_of(CASES["RAS"])
+    followed, kept = (
+        values_of(source, compose_face(source, plain_phantom.face, synthetic, seed=1, shaded=shaded))
+        for shaded in (False, True)
+    )
+    deep = binary_erosion(plain_phantom.face & (synthetic > 0.5 * np.percentile(synthetic, 90)), iterations=2)
+    across = np.arange(synthetic.shape[0])[:, None, None] * np.ones(synthetic.shape)
+    trends = [np.polyfit(across[deep], (values / synthetic)[deep], 1)[0] for values in (followed, kept)]
+    assert trends[0] < -1e-4 and abs(trends[1]) < abs(trends[0]) / 2
+
+
 def test_a_soft_face_is_given_the_texture_of_its_scan():
     rng = np.random.default_rng(0)
     scan = 100 + 12 * rng.standard_normal((40, 40, 40)).astype(np.float32)

@@ -103,10 +103,18 @@ def test_the_new_face_has_the_scans_own_contrast(staged, made):
 def test_eyes_take_the_value_of_fluid(staged):
     source, located, anatomy, to_head, stage = staged
     synthetic, _ = stage.translate(source)
-    fluid = resample(anatomy.fluid, head_affine(2), source.affine, source.shape3, through=to_head) > 0.95
+    fluid = resample(anatomy.fluid, head_affine(), source.affine, source.shape3, through=to_head) > 0.95
     assert fluid.sum() > 30
     # vitreous and the fluid of the brain are about 0.25 of the brain's white in a T1w scan
     assert np.median(synthetic[fluid]) == pytest.approx(t2_like(np.array(0.25)), rel=0.2)
+
+
+def test_eyes_show_no_steps_of_the_grid_they_are_found_on(staged):
+    fluid = staged[2].fluid
+    assert fluid.shape == (256, 256, 256) and fluid.max() > 0.9
+    # a step of 2 mm lets its slope jump at every other voxel
+    bends = [np.abs(np.diff(fluid, 2, axis)).max() for axis in range(3)]
+    assert max(bends) < 0.1
 
 
 def test_what_stands_under_either_mask_makes_no_difference(staged, made, tmp_path):

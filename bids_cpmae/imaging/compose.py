@@ -44,7 +44,9 @@ SHARPER = 1.15
 GRAIN_MOST, GRAIN_MOST_LARGE = 2.2, 1.3
 
 
-def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *, seed: int = 0) -> np.ndarray:
+def compose_face(
+    source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *, seed: int = 0, shaded: bool = False
+) -> np.ndarray:  # fmt: skip
     """Put a synthetic head under the mask of a scan.
 
     Parameters
@@ -58,6 +60,8 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
         is a reconstruction of the real tissue, against which gain and step are measured.
     seed : int
         Of the noise.
+    shaded : bool
+        The synthetic head is in the scan's units, and in its light, already.
 
     Returns
     -------
@@ -93,7 +97,7 @@ def compose_face(source: SourceImage, mask: np.ndarray, synthetic: np.ndarray, *
         return cover_kept(new, inside, level, spacing) if alone else meet_skin(scan, new, inside, level, spacing)
 
     (air, quiet, background), new = side_by_side(surroundings, skin)
-    new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing, drifts=not alone)
+    new = match_gain(scan, new, scan_tissue & (new > TISSUE * level), spacing, drifts=not (alone or shaded))
     new = match_sharpness(scan, new, ~inside & (np.maximum(scan, new) > EDGE * level))
 
     # the mean of a magnitude image: the signal, and the noise floor where there is none

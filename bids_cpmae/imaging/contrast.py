@@ -28,7 +28,7 @@ from bids_cpmae.errors import ScanError
 from bids_cpmae.imaging.align import HeadFrame, average_onto, mask_box
 from bids_cpmae.imaging.facemask import signed_distance
 from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
-from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, corner_of, grid_points, head_affine
+from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, corner_of, grid_points, head_affine, head_shape
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
@@ -37,8 +37,8 @@ from bids_cpmae.imaging.view import into_view
 # T1w-like values: the brain's 95th percentile is 0.5
 TISSUE = 0.1
 FLUID = (0.16, 0.24)
-# where the eyes are in head space, and how far from there fluid is looked for
-EYES, EYE_MM = ((-32.0, 58.0, -28.0), (32.0, 58.0, -28.0)), 20.0
+# where the eyes are in head space, how far from there fluid is looked for, and how smooth its border is
+EYES, EYE_MM, EYE_SMOOTH_MM = ((-32.0, 58.0, -28.0), (32.0, 58.0, -28.0)), 20.0, 1.6
 NEAR_MM = 4.0
 LEARN_MM = 1.0
 # lattice of conditions: T1w-like value, mean nearby, depth in mm (finer under the skin)
@@ -66,16 +66,18 @@ class Anatomy:
         T1w-like, 0 to 1: the reference outside its mask, the synthetic head under it.
     known : ndarray (256, 256, 256), bool
         True = not under the reference's mask.
-    nearby, depth, fluid, brain : ndarray (128, 128, 128), float32
-        At 2 mm: mean within some 4 mm; depth under the skin in mm, negative outside; 1 in the fluid of the eyes;
-        signed distance to the brain, negative inside.
+    fluid : ndarray (256, 256, 256), float32
+        1 in the fluid of the eyes.
+    nearby, depth, brain : ndarray (128, 128, 128), float32
+        At 2 mm: mean within some 4 mm; depth under the skin in mm, negative outside; signed distance to the brain,
+        negative inside.
     """
 
     value: np.ndarray
     known: np.ndarray
+    fluid: np.ndarray
     nearby: np.ndarray
     depth: np.ndarray
-    fluid: np.ndarray
     brain: np.ndarray
 
     @classmethod
@@ -87,15 +89,16 @@ class Anatomy:
         brain = signed_distance(load_template().mask(BRAIN_BIT), SPACING)
         depth = -signed_distance(solid_head(coarse > TISSUE), SPACING)
         nearby = gaussian_filter(coarse, NEAR_MM / SPACING)
-        return cls(value, ~frame.blank, nearby, depth, _eye_fluid(coarse, depth), brain)
+        return cls(value, ~frame.blank, _eye_fluid(coarse, depth), nearby, depth, brain)
 
     def seen(self, grid: np.ndarray, shape: tuple[int, ...], to_head: CoordinateMap, *, known: bool = True) -> Anatomy:
         """The same on a scan's grid (affine and shape), every field of that shape; ``known`` all False if not asked."""
         fine, coarse = head_affine(), head_affine(SPACING)
         value = average_onto(self.value, fine, grid, shape, through=to_head)
         seen = resample(self.known, fine, grid, shape, through=to_head) > 0.99 if known else np.zeros(shape, bool)
-        rest = np.stack([self.nearby, self.depth, self.fluid, self.brain])
-        return Anatomy(value, seen, *resample(rest, coarse, grid, shape, through=to_head, outside="edge"))
+        fluid = resample(self.fluid, fine, grid, shape, through=to_head)
+        rest = np.stack([self.nearby, self.depth, self.brain])
+        return Anatomy(value, seen, fluid, *resample(rest, coarse, grid, shape, through=to_head, outside="edge"))
 
 
 def solid_head(tissue: np.ndarray) -> np.ndarray:
@@ -113,7 +116,7 @@ def solid_head(tissue: np.ndarray) -> np.ndarray:
 
 
 def _eye_fluid(coarse: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Share of fluid, 0 to 1, in the globes of a head at 2 mm: dark, round and where eyes are."""
+    """Share of fluid (256, 256, 256), 0 to 1, in the globes of a head at 2 mm: dark, round and where eyes are."""
     low, high = FLUID
     dark = np.clip((high - coarse) / (high - low), 0, 1) * (depth > LEAST_DEPTH)
     points = grid_points(head_affine(SPACING), coarse.shape)
@@ -127,7 +130,19 @@ def _eye_fluid(coarse: np.ndarray, depth: np.ndarray) -> np.ndarray:
             sizes[0] = 0
             globe = binary_dilation(pieces == sizes.argmax(), iterations=2)
             out[globe] = dark[globe]
-    return out
+    return _without_steps(out)
+
+
+def _without_steps(fluid: np.ndarray) -> np.ndarray:
+    """A share in few places of the 2 mm grid, at 1 mm and smooth, so that finer voxels do not show steps of 2 mm."""
+    fine, found = np.zeros(head_shape(), np.float32), np.argwhere(fluid)
+    if len(found):
+        margin = int(np.ceil(4 * EYE_SMOOTH_MM / SPACING))
+        box = tuple(slice(max(0, low - margin), high + margin) for low, high in zip(found.min(0), found.max(0) + 1))
+        into = tuple(slice(SPACING * part.start, SPACING * part.stop) for part in box)
+        smooth = enlarge(fluid[box], np.full(3, SPACING), fine[into].shape)
+        fine[into] = gaussian_filter(smooth, EYE_SMOOTH_MM)
+    return fine
 
 
 @dataclass(frozen=True)

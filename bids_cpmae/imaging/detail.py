@@ -17,8 +17,10 @@ TISSUE, AIR = 0.25, 0.1
 LARGE_VOXEL_MM = 1.5
 # spectra in steps of so many cycles/mm, of what is so far from the mask's border and about so near to tissue
 STEP, FEATHER_MM, NEAR_MM, LEAST_VOXELS = 0.025, 6.0, 3.0, 500
-# what is coarser than the first of these, in cycles/mm, is the shape of the face, and left as it is
-COARSE, ROUNDS, GAIN = 0.05, 3, (0.85, 4.0)
+# what is coarser than the first of these, in cycles/mm, is the shape of the face, and left as it is, and so is what is
+# finer than the second where voxels are clearly finer than 1 mm: of that a head of 1 mm holds nothing but the marks of
+# having been interpolated
+COARSE, FINEST, FINER, ROUNDS, GAIN = 0.05, 0.5, 1.05, 3, (0.85, 4.0)
 # power that is asked for relative to what is around, by cycles/mm: more than a face has, for along the skin and next to
 # air it is not all given
 FREQUENCIES = (0.075, 0.125, 0.175, 0.225, 0.275, 0.325)
@@ -137,7 +139,7 @@ def _gain(wanted: np.ndarray, found: np.ndarray, at: np.ndarray, limit: float) -
     ratio = np.clip(wanted / np.maximum(found, 1e-12), 1e-6, 1e6)
     known = max(1, int((at <= limit).sum()))
     ratio[known:] = ratio[known - 1]
-    ratio[at < COARSE] = 1
+    ratio[(at < COARSE) | ((at > FINEST) & (limit > FINER * FINEST))] = 1
     return np.clip(np.exp(gaussian_filter1d(np.log(ratio) / 2, 1.0, mode="nearest")), *GAIN)
 
 

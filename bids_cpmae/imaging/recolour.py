@@ -85,7 +85,7 @@ def _composed(volume, mask, stage, synthetic, seed, noise) -> np.ndarray:
     signed = volume.data[~mask].min() < 0
     if signed or (air.size >= LEAST_AIR and np.quantile(air, 0.9) > NOISY_AIR * level):
         return compose_map(volume, mask, stage, synthetic, noise)
-    return compose_face(volume, mask, synthetic, seed=seed)
+    return compose_face(volume, mask, synthetic, seed=seed, shaded=True)
 
 
 def compose_map(
