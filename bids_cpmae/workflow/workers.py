@@ -6,6 +6,7 @@ import multiprocessing
 import resource
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import forkserver
 
 from bids_cpmae.processes import end_now, keep_memory, tell_threads
@@ -74,8 +75,9 @@ class Worker:
         return self._rehearsal is not None and not self._rehearsal.done()
 
     def rehearse(self, job: Callable[[], None]) -> None:
-        """Do a job that nobody waits for."""
-        self._job = self._rehearsal = self.process.submit(job)
+        """Do a job that nobody waits for, if a process can be started."""
+        with suppress(Exception):
+            self._job = self._rehearsal = self.process.submit(job)
 
     def submit(self, scan: str, job: Callable, *arguments) -> Future:
         """Hand over a job of a scan, though the process be killed at that very moment.
