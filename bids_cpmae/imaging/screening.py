@@ -18,8 +18,8 @@ from bids_cpmae.imaging.facemask import FaceLocation
 from bids_cpmae.imaging.landmarks import Landmarks, face_coverage
 from bids_cpmae.imaging.nifti import SourceImage
 
-# intact faces reach 0.01 (a void of dental metal), one cut below the nose 0.18 to 0.30, as the registration ends here or
-# there, those taken away whole 0.39 to 0.79; what quickshear leaves lies anywhere up to 0.56
+# intact faces reach 0.01 (a void of dental metal), one cut below the nose 0.18 to 0.30, by where its registration ends,
+# those taken away whole 0.39 to 0.79; what quickshear leaves lies anywhere up to 0.56
 ALREADY_DEFACED = 0.34
 # intact faces: 0.77 to 1.26; blurred by a Gaussian of 4 mm: 0.11
 ALREADY_BLURRED = 0.35
