@@ -13,7 +13,7 @@ from bids_trees import write_dataset
 from bids_cpmae.bids.naming import outputs_of
 from bids_cpmae.bids.query import Scan
 from bids_cpmae.bids.verdicts import FAIL, PASS, SKIPPED, Verdict
-from bids_cpmae.errors import ScanError
+from bids_cpmae.errors import ScanError, WeightsError
 from bids_cpmae.identity import identity_seed, participant_of
 from bids_cpmae.model.weights import load_cpmae
 from bids_cpmae.settings import Settings
@@ -109,17 +109,21 @@ def test_device_does_not_change_what_is_cached(workflow):
 
 
 def test_those_without_a_scan_rehearse_where_memory_allows(tmp_path):
-    settings = Settings(tmp_path, tmp_path, "participant", tmp_path, nprocs=4, memory_gb=16)
+    settings = Settings(tmp_path, tmp_path, "participant", tmp_path, nprocs=4, memory_gb=16, device="cpu")
     assert [rehearsing(settings, scans) for scans in (1, 2, 3, 4, 9)] == [1, 2, 1, 0, 0]
     assert rehearsing(replace(settings, memory_gb=5), 1) == 0
+    assert rehearsing(replace(settings, device="cuda"), 1) == 0
 
 
-def test_a_rehearsal_loads_what_a_face_wants_and_leaves_threads_alone():
-    before, loaded = torch.get_num_threads(), load_cpmae.cache_info().misses
+def test_a_rehearsal_loads_what_a_face_wants_and_leaves_threads_alone(tmp_path):
+    before = torch.get_num_threads()
+    load_cpmae.cache_clear()
     rehearse("cpu", None)
-    assert torch.get_num_threads() == before
     load_cpmae(None, "cpu")
-    assert load_cpmae.cache_info().misses <= loaded + 1
+    assert load_cpmae.cache_info().misses == 1
+    with pytest.raises(WeightsError):
+        rehearse("cpu", tmp_path / "none.safetensors")
+    assert torch.get_num_threads() == before
 
 
 def test_a_scan_is_read_once_and_again_when_it_changed(plain_phantom, tmp_path):

@@ -31,6 +31,7 @@ from bids_cpmae.imaging.fields import block_size, blocks, carry, enlarge
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, corner_of, grid_points, head_affine, head_shape
 from bids_cpmae.imaging.nifti import SourceImage
 from bids_cpmae.imaging.resample import resample
+from bids_cpmae.imaging.seam import box_around
 from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
 from bids_cpmae.imaging.view import into_view
 
@@ -135,10 +136,9 @@ def _eye_fluid(coarse: np.ndarray, depth: np.ndarray) -> np.ndarray:
 
 def _without_steps(fluid: np.ndarray) -> np.ndarray:
     """A share in few places of the 2 mm grid, at 1 mm and smooth, so that finer voxels do not show steps of 2 mm."""
-    fine, found = np.zeros(head_shape(), np.float32), np.argwhere(fluid)
-    if len(found):
-        margin = int(np.ceil(4 * EYE_SMOOTH_MM / SPACING))
-        box = tuple(slice(max(0, low - margin), high + margin) for low, high in zip(found.min(0), found.max(0) + 1))
+    fine = np.zeros(head_shape(), np.float32)
+    if fluid.any():
+        box = box_around(fluid > 0, 4 * EYE_SMOOTH_MM, SPACING)
         into = tuple(slice(SPACING * part.start, SPACING * part.stop) for part in box)
         smooth = enlarge(fluid[box], np.full(3, SPACING), fine[into].shape)
         fine[into] = gaussian_filter(smooth, EYE_SMOOTH_MM)

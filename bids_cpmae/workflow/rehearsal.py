@@ -28,12 +28,14 @@ def rehearse(device: str, weights: Path | None) -> None:
 
     count = threads()
     use_threads(1)
-    template, head = load_template(), load_portrait()
-    fixed_template("faceless")
-    middle = (SPACING * np.argwhere(template.mask(FACE_BIT)).mean(0)).astype(int)
-    blank = np.zeros(head.shape, bool)
-    blank[tuple(slice(at - NOSE_MM // 2, at + NOSE_MM // 2) for at in middle)] = True
-    volume = np.where(blank, np.float32(0), head)
-    seen_tone(volume, blank, template)
-    load_cpmae(weights, resolve_device(device)).remodel(volume, blank)
-    use_threads(count)
+    try:
+        template, head = load_template(), load_portrait()
+        fixed_template("faceless")
+        middle = (SPACING * np.argwhere(template.mask(FACE_BIT)).mean(0)).astype(int)
+        blank = np.zeros(head.shape, bool)
+        blank[tuple(slice(at - NOSE_MM // 2, at + NOSE_MM // 2) for at in middle)] = True
+        volume = np.where(blank, np.float32(0), head)
+        seen_tone(volume, blank, template)
+        load_cpmae(weights, resolve_device(device)).remodel(volume, blank)
+    finally:
+        use_threads(count)

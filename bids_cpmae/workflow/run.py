@@ -119,9 +119,12 @@ def plugin_of(settings: Settings, scans: int) -> dict:
 
 
 def rehearsing(settings: Settings, scans: int) -> int:
-    """How many workers rehearse while others locate the first faces: those without a scan, if memory allows."""
+    """How many workers rehearse while others locate the first faces: those without a scan, if memory allows.
+
+    None where there is a GPU, whose slots are for steps alone.
+    """
     together = int(settings.memory_gb // (MODEL_GB + LEAST_REGISTRATION_GB))
-    return max(0, min(scans, settings.nprocs - scans, together))
+    return 0 if wants_gpu(settings.device) else max(0, min(scans, settings.nprocs - scans, together))
 
 
 def log_level(settings: Settings) -> int:
