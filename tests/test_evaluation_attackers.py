@@ -214,13 +214,44 @@ def test_without_monai_the_error_says_what_to_install(heads, monkeypatch):
 
 
 def test_the_people_are_split_by_the_seed_and_nobody_is_on_both_sides():
-    train, test = split_people(PEOPLE, 0.35, 1)
+    [(train, test)] = split_people(PEOPLE, 0.35, 1)
     assert sorted(train + test) == PEOPLE and len(test) == 10
-    assert split_people(PEOPLE, 0.35, 1) == (train, test) != split_people(PEOPLE, 0.35, 2)
+    assert split_people(PEOPLE, 0.35, 1) == [(train, test)] != split_people(PEOPLE, 0.35, 2)
     with pytest.raises(InputError, match="5 people to test on"):
         split_people(PEOPLE[:15], 0.35, 1)
     with pytest.raises(InputError, match="--test-share"):
         split_people(PEOPLE, 1.5, 1)
+    with pytest.raises(InputError, match="--folds"):
+        split_people(PEOPLE, 0.35, 1, folds=0)
+
+
+def test_with_folds_everybody_is_tested_once_by_an_attacker_that_never_saw_them():
+    splits = split_people(PEOPLE, 0.35, 1, folds=3)
+    assert sorted(person for _, test in splits for person in test) == PEOPLE
+    assert all(sorted(train + test) == PEOPLE for train, test in splits)
+
+
+def test_folds_are_joined_whatever_the_scale_of_their_scores():
+    rng = np.random.default_rng(0)
+    sure, guessing = np.eye(8) + 0.1 * rng.random((8, 8)), 1000 + 50 * rng.random((8, 8))
+    parts = [SimilarityOutcome.of(people, scores) for people, scores in (("abcdefgh", sure), ("ijklmnop", guessing))]
+    found = SimilarityOutcome.joined(parts)
+    assert found.people == tuple("abcdefghijklmnop") and np.isnan(found.scores[0, 8])
+    assert found.one_of_five == pytest.approx(np.mean([one.one_of_five for one in parts]))
+    assert 0.6 < found.auc < 0.9 and found.auc_interval[0] < found.auc < found.auc_interval[1]
+    stored = SimilarityOutcome.from_dict(json.loads(json.dumps(found.as_dict(), allow_nan=False)))
+    np.testing.assert_array_equal(stored.scores, found.scores)
+    # however large a fold's scores are, they are compared within it alone
+    again = SimilarityOutcome.joined([SimilarityOutcome.of(parts[0].people, 100 * sure - 7), parts[1]])
+    assert again.auc == pytest.approx(found.auc)
+
+
+def test_restorations_of_folds_are_joined():
+    one, other = (restoration_outcome(guess, 0.1, who) for guess, who in ((1.0, TEST[:3]), (2.0, TEST[3:6])))
+    found = RestorationOutcome.joined([one, other])
+    assert list(found.guess_mm) == TEST[:6] and found.gain_mm == pytest.approx(1.5)
+    assert found.own_gain_mm == pytest.approx(2.5)
+    assert 1.0 <= found.gain_interval[0] < 1.5 < found.gain_interval[1] <= 2.0
 
 
 def test_no_head_is_drawn_twice_alike():
@@ -240,9 +271,9 @@ def similarity_outcome(right):
     return SimilarityOutcome(1.0, (0.9 if right else 0.4, 1.0), 1.0, (1.0, 1.0), tuple(TEST[:6]), scores)
 
 
-def restoration_outcome(guess, low):
-    same = [dict.fromkeys(TEST[:6], value) for value in (guess, 3.0, 4.0)]
-    return RestorationOutcome(*same, dict.fromkeys(TEST[:6]), 3 - guess, (low, 2.0), 4 - guess, (low, 3.0), 1.0)
+def restoration_outcome(guess, low, people=TEST[:6]):
+    same = [dict.fromkeys(people, value) for value in (guess, 3.0, 4.0)]
+    return RestorationOutcome(*same, dict.fromkeys(people), 3 - guess, (low, 2.0), 4 - guess, (low, 3.0), 1.0)
 
 
 def test_tables_give_verdicts_and_the_controls_none():
@@ -252,11 +283,12 @@ def test_tables_give_verdicts_and_the_controls_none():
         BLANKED: restoration_outcome(2.5, -0.1),
     }  # fmt: skip
     by_skin = {"original": similarity_outcome(True), "some": similarity_outcome(True)}
-    rows, people_rows = rows_of(by_picture, by_skin, by_volume, (TRAIN, TEST[:6]), 0)
+    rows, people_rows = rows_of(by_picture, by_skin, by_skin, by_volume, [(TRAIN, TEST[:6])], 0)
     by_name = {row[0]: dict(zip(HEADER, row, strict=True)) for row in rows}
     verdicts = {name: tuple(row[one] for one in ATTACKERS) for name, row in by_name.items()}
     assert verdicts == {
-        "original": ("attacker works",) * 3, "some": ("passes", "fails", "fails"), BLANKED: (None, None, "reference"),
+        "original": ("attacker works",) * 4, "some": ("passes", "fails", "fails", "fails"),
+        BLANKED: (None, None, None, "reference"),
     }  # fmt: skip
     assert by_name["some"]["beyond_blanked_mm"] == "1.000" and by_name["some"]["deidentified_mm"] is None
     told = {(row[0], row[1]): dict(zip(PEOPLE_HEADER, row, strict=True)) for row in people_rows}
@@ -275,3 +307,14 @@ def test_the_skin_attacker_sees_replaced_skin_alone_the_front_first():
     assert set(np.round(left, 2)) == {191.25}
     changed = np.where(where, depth, 7)
     np.testing.assert_array_equal(skin_picture(changed), picture)
+
+
+def test_inner_skin_is_far_from_what_is_kept_and_holds_the_nose():
+    where, inner = face_pixels(), face_pixels(24.0)
+    assert (inner <= where).all() and 0.1 < inner.sum() / where.sum() < 0.7
+    depth = np.full(where.shape, 40, np.float32)
+    shown = skin_picture(depth, 24.0)[0]
+    # the middle of the front view, some way above the lips, is the nose; the picture's first axis leads to the left
+    across, up = shown.shape[0] // 2, np.flatnonzero(inner[1].any(0))
+    assert shown[across, up[len(up) // 2]] > 0
+    np.testing.assert_array_equal(skin_picture(depth, 24.0) > 0, inner[[1, 0, 2]])

@@ -69,6 +69,14 @@ def test_coordinate_maps_go_on_linearly_beyond_their_grid():
     assert np.allclose(field(points), points + shift, atol=1e-3)
 
 
+@pytest.mark.parametrize("factors", [(1, 1, 1), (1.05, 1.05, 1.05), (0.9, 1.0, 1.1)])
+def test_a_map_tells_how_much_longer_things_become(factors):
+    affine, shape = head_affine(16), head_shape(16)
+    cos, sin = np.cos(0.4), np.sin(0.4)
+    turned = grid_points(affine, shape) * factors @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) + (9, -4, 2)
+    assert CoordinateMap(affine, turned.astype(np.float32)).scale == pytest.approx(np.prod(factors) ** (1 / 3), 1e-4)
+
+
 @pytest.mark.parametrize("turn", ["none", "axes change places", "oblique"])
 def test_resampling_through_a_map_looks_where_the_map_says(turn):
     """A ramp, in which every place has a value of its own, through a map that bends, on grids that lie differently."""

@@ -13,7 +13,7 @@ from bids_cpmae.imaging.compose import compose_face
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.headspace import CoordinateMap, apply_affine, grid_points
 from bids_cpmae.imaging.nifti import load_source
-from bids_cpmae.imaging.quality import FAR_MM, SKIN_MM, _distance, measure_quality
+from bids_cpmae.imaging.quality import FAR_MM, SKIN_MM, _distance, measure_quality, shape_distance
 from bids_cpmae.imaging.screening import screen_located
 
 
@@ -118,6 +118,17 @@ def test_distances_to_skin_are_exact_up_to_the_farthest_that_counts():
     np.testing.assert_array_equal(_distance(skin, where), expected)
     assert (expected == FAR_MM).any()
     np.testing.assert_array_equal(_distance(np.zeros_like(skin), where), FAR_MM)
+
+
+def test_the_shape_of_a_face_is_told_wherever_it_sits():
+    skin = np.zeros((40, 60, 50), bool)
+    skin[:, 30, :] = True
+    skin[15:25, 36, 20:30] = True  # a nose
+    face = np.roll(skin & (np.indices(skin.shape)[2] > 10), (4, -2), axis=(1, 2))
+    assert shape_distance(skin, face) < 0.2 < shape_distance(skin, np.roll(face, 6, axis=1))
+    flat = face & (np.indices(skin.shape)[1] == 34)
+    assert shape_distance(face, flat) < shape_distance(flat, face)
+    assert np.isnan(shape_distance(skin, np.zeros_like(skin)))
 
 
 def test_ears_alone_say_nothing_of_the_face(source, location, new_face):

@@ -9,7 +9,7 @@ from bids_cpmae.errors import WeightsError
 from bids_cpmae.imaging.light import lit
 from bids_cpmae.imaging.template import BRAIN_BIT, load_portrait, load_template
 from bids_cpmae.model.cpmae import CPMAE, blended, forehead
-from bids_cpmae.model.identity import Identity, bend, portrait_voxels, share_of, shares
+from bids_cpmae.model.identity import Identity, Pose, bend, portrait_voxels, share_of, shares
 from bids_cpmae.model.mae import MAEConfig, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells, group_cells
 from bids_cpmae.model.vqvae import VQVAE, VQVAEConfig
@@ -106,6 +106,42 @@ def test_a_new_forehead_lies_further_out_by_what_its_seed_says(model):
     more = forehead(1.5, 2.5)
     brow, temple, lips = (128, 186, 160), (178, 166, 160), (128, 194, 67)
     assert more[brow] == pytest.approx(1.5) and more[temple] == pytest.approx(2.5) and more[lips] == 0
+
+
+def test_faces_differ_in_size_and_pose_within_bounds(model):
+    drawn = np.array([
+        [pose.size, pose.pitch, pose.forwards, pose.upwards] for pose in (model.draw_pose(seed) for seed in range(60))
+    ])  # fmt: skip
+    assert (drawn.std(0) > (0.02, 1.5, 1.0, 1.0)).all()
+    assert (np.abs(drawn - (1.02, 0, 0, 0)) <= (0.0701, 6.01, 4.01, 4.01)).all()
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.4
+    assert model.draw_pose(1) == model.draw_pose(1)
+
+
+def test_a_face_is_as_large_as_it_is_whatever_its_head(model, scan):
+    volume, blank = scan
+    plain, small = (model.remodel(volume, blank, head_size=size) for size in (1.0, 0.97))
+    assert not np.array_equal(plain[blank], small[blank])
+    heads = [model.remodel(volume, blank, mode="head", head_size=size) for size in (1.0, 0.97)]
+    assert np.array_equal(*heads)
+
+
+def test_a_pose_moves_the_nose_and_leaves_the_brow_and_the_border():
+    def nose(pose, head_size=1.0):
+        drawn = bend(load_portrait(), pose.displacement(head_size), shares("face"))
+        return drawn, np.argwhere(drawn[128, :, 40:100] > 0.15)[:, 0].max()
+
+    still, tip = nose(Pose(1.05), head_size=1.05)
+    assert np.allclose(still, load_portrait(), atol=1e-3)
+    larger, further = nose(Pose(1.05))
+    assert 2 <= further - tip <= 6
+    assert nose(Pose(), head_size=1 / 1.05)[1] == further  # as large on a small head
+    assert nose(Pose(forwards=3.0))[1] - tip == pytest.approx(3, abs=1)
+    assert nose(Pose(1.2), head_size=1.0)[1] == nose(Pose(1.09))[1]  # none is a caricature
+    border = binary_erosion(shares("face") == 0, iterations=2)
+    assert not (np.abs(larger - still)[::2, ::2, ::2] > 0.01)[border].any()
+    brow = np.abs(larger - still)[:, 150:, 160:]
+    assert brow.max() < 0.01
 
 
 def test_a_scale_of_zero_gives_everybody_the_average_face(model, scan):

@@ -114,12 +114,12 @@ THRESHOLDS = (
         "1.00 where it was left in; 0.07 to 0.50 in new faces", review_above=0.75, fail_above=0.95,
     ),
     Threshold(
-        "face_filled", "holes in the new face", SEED, "0.68 to 0.94 in new faces, half of that where half is gone",
-        review_below=0.65,
+        "face_filled", "holes in the new face", SEED, "0.57 to 0.94 in new faces, half of that where half is gone",
+        review_below=0.52,
     ),
     Threshold(
         "template_mm", "a new face of unusual shape", SEED,
-        "1.3 to 6.3 in new faces; 7.3 to 8.7 in caricatures, drawn with thrice the spread", review_above=6.5,
+        "1.3 to 5.1 in new faces; 2.0 to 7.6 in caricatures, drawn with thrice the spread", review_above=5.5,
     ),
     Threshold(
         "nose_mm", "a new nose of unusual size", SEED,

@@ -34,7 +34,7 @@ MEASURES = {
        ("nose", "eyes", "lips", "chin", "cheeks", "forehead", "ears")},
     "face_match": "Correlation of fine structure of the original and the new face",
     "face_filled": "Share of the new face that is tissue where the template has tissue",
-    "template_mm": "Mean distance in mm between the foremost new skin of the face and the template's",
+    "template_mm": "Mean distance in mm between foremost new skin of the face and the template's, laid on each other",
     "nose_mm": "How far in mm the new nose stands out from the cheeks",
     "skin_roughness": "Voxels per voxel of new skin that smoothing by 3 mm takes away or adds",
     "seam": "Step at the border of the mask over the original's at the same place",

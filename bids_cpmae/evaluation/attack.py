@@ -1,8 +1,8 @@
 """``cpmae evaluate attack``: attackers who learn, on some people, what a method leaves behind, and meet others.
 
 One says whether two drawn heads are the same person (`bids_cpmae.evaluation.similarity`), one whether two skins are,
-seen only where face mode replaces them, and one guesses the original face (`bids_cpmae.evaluation.restoration`).
-Originals in place of de-identified heads show whether an attacker
+seen only where face mode replaces them, one the same, seen only far from what face mode keeps, and one guesses the
+original face (`bids_cpmae.evaluation.restoration`). Originals in place of de-identified heads show whether an attacker
 works at all: where it does not, passing it says nothing.
 """
 
@@ -36,12 +36,16 @@ from bids_cpmae.imaging.resample import resample
 from bids_cpmae.processes import one_thread
 
 LOG = logging.getLogger("bids_cpmae")
-ATTACKERS = ("similarity", "skin", "restoration")
+ATTACKERS = ("similarity", "skin", "inner-skin", "restoration")
 BLANKED = "blanked"
 TEST_SHARE = 0.35
+Split = tuple[list[str], list[str]]  # whom to train on, and whom to test
 SIZE = 96
 # depth maps of the skin in mm: what is drawn of them, and the order in which the network for pictures wants them
 DEEPEST_MM, SKIN_SIDES = 160.0, (1, 0, 2)
+# new skin meets the old one where it ends, so that whoever holds the old one finds it there; this far from it skin is
+# the new face's own
+INNER_MM = 24.0
 # an original is shown to the network as another look at the same head would show it: nearer or further, and noisy
 ANOTHER_LOOK_MM, LOOK_NOISE_MM = 2.0, 1.0
 # yaw, pitch and light; three from the front, then three from the side. The same head is never drawn twice alike
@@ -61,19 +65,23 @@ HEADER = (
     "method", "train_people", "test_people", "auc", "auc_low", "auc_high", "one_of_five", "one_of_five_low",
     "one_of_five_high", "similarity", "skin_auc", "skin_auc_low", "skin_auc_high", "skin_one_of_five",
     "skin_one_of_five_low", "skin_one_of_five_high", "skin",
+    "inner_skin_auc", "inner_skin_auc_low", "inner_skin_auc_high", "inner_skin_one_of_five",
+    "inner_skin_one_of_five_low", "inner_skin_one_of_five_high", "inner-skin",
     "guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm", "gain_mm", "gain_low", "gain_high",
     "own_gain_mm", "own_gain_low", "own_gain_high", "beyond_blanked_mm", "beyond_blanked_low", "beyond_blanked_high",
     "restoration",
 )  # fmt: skip
 PEOPLE_HEADER = (
     "method", "participant_id", "one_of_five", "rank", "skin_one_of_five", "skin_rank",
-    "guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm",
+    "inner_skin_one_of_five", "inner_skin_rank", "guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm",
 )  # fmt: skip
-TEXT = """Each attacker is trained for each method on {train} people and tested on {test} others.
+TEXT = """Each attacker is trained for each method on {train} people and tested on {test} others, {folds}.
 similarity: AUC of the same against different people (guessing: 0.5), and how often the original is chosen among five
 (guessing: 0.2). A method passes when the lower end of the interval of the AUC does not exceed 0.5.
 skin: the same network, shown how deep the skin lies from the front and both sides, where face mode replaces it alone;
 heads are brought together by their brains, size kept.
+inner-skin: the same, shown only skin further than {inner:.0f} mm from what is kept, as it is seen: at the border new
+skin meets the old one.
 restoration: mean distance in mm to the original's skin where the face was replaced. A method passes unless the guess is
 nearer than the mean face of the training people and nearer than guesses for other people. The line `blanked` is the
 guess from the head around the face alone: beyond_blanked_mm is how much nearer the guess from the method is.
@@ -93,26 +101,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the people who are tested on, all others are trained on (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--folds", type=int, default=1, metavar="N",
+        help="test everybody, in N parts, each by attackers trained on the others; --test-share then has no say",
+    )  # fmt: skip
+    parser.add_argument(
         "--smoke", action="store_true", help="train a few steps only, to see that all runs; the numbers mean nothing"
     )
 
 
-def split_people(people: Sequence[str], test_share: float, seed: int) -> tuple[list[str], list[str]]:
+def split_people(
+    people: Sequence[str], test_share: float, seed: int, *, folds: int = 1
+) -> list[tuple[list[str], list[str]]]:  # fmt: skip
     """Who is trained on and who is tested on, drawn by the seed, each in their old order.
+
+    Parameters
+    ----------
+    people : sequence of str
+    test_share : float
+        Of the people, where there is one fold.
+    seed : int
+    folds : int
+        With more than one, everybody is tested in one of them.
+
+    Returns
+    -------
+    list of (train, test)
+        One for each fold.
 
     Raises
     ------
     InputError
-        When the share is not between 0 and 1, or leaves either side too few.
+        When the share is not between 0 and 1, there is no fold, or either side has too few.
     """
     if not 0 < test_share < 1:
         raise InputError(f"--test-share {test_share}: give a number between 0 and 1", ExitCode.USAGE)
+    if folds < 1:
+        raise InputError(f"--folds {folds}: give 1 or more", ExitCode.USAGE)
     order = np.random.default_rng([seed, 13]).permutation(len(people))
-    tested = set(order[: round(test_share * len(people))].tolist())
-    train = [person for number, person in enumerate(people) if number not in tested]
-    test = [person for number, person in enumerate(people) if number in tested]
-    check_people(train, test, people)
-    return train, test
+    parts = [order[: round(test_share * len(people))]] if folds == 1 else np.array_split(order, folds)
+    splits = []
+    for tested in (set(part.tolist()) for part in parts):
+        train = [person for number, person in enumerate(people) if number not in tested]
+        test = [person for number, person in enumerate(people) if number in tested]
+        check_people(train, test, people)
+        splits.append((train, test))
+    return splits
 
 
 def face_crop() -> tuple[np.ndarray, np.ndarray]:
@@ -246,23 +279,26 @@ def _remembered(work: Path, kind: type, arrays: Sequence[np.ndarray], said: dict
 
 def _told_apart(
     comparison: Comparison,
-    split: tuple[list[str], list[str]],
+    splits: list[Split],
     settings: SimilaritySettings,
     gallery: dict[str, np.ndarray],
     probes: dict[str, np.ndarray],
 ) -> SimilarityOutcome:
     """How well the network tells whose probe is whose in the gallery; both hold pictures by person."""
-    said = {"settings": settings.as_dict(), "train": split[0], "test": split[1], "seed": comparison.seed}
-    return _remembered(
-        comparison.work, SimilarityOutcome, [*gallery.values(), *probes.values()], said,
-        lambda: similarity.run_attack(
-            gallery, probes, train_people=split[0], test_people=split[1], settings=settings, seed=comparison.seed
-        ),
-    )  # fmt: skip
+    return SimilarityOutcome.joined([
+        _remembered(
+            comparison.work, SimilarityOutcome, [*gallery.values(), *probes.values()],
+            {"settings": settings.as_dict(), "train": train, "test": test, "seed": comparison.seed},
+            lambda train=train, test=test: similarity.run_attack(
+                gallery, probes, train_people=train, test_people=test, settings=settings, seed=comparison.seed
+            ),
+        )
+        for train, test in splits
+    ], seed=comparison.seed)  # fmt: skip
 
 
 def attack_similarity(
-    comparison: Comparison, split: tuple[list[str], list[str]], settings: SimilaritySettings, *, nprocs: int = 1
+    comparison: Comparison, splits: list[Split], settings: SimilaritySettings, *, nprocs: int = 1
 ) -> dict[str, SimilarityOutcome]:
     """Draw everybody and train the attacker for each method, the original in other poses and lights among them."""
     from bids_cpmae.evaluation.album import Album, draw_all
@@ -278,19 +314,20 @@ def attack_similarity(
             draw_all(album, scans, PROBE_VIEWS, nprocs=nprocs, what=name)
         probes = {person: album(path, PROBE_VIEWS) for person, path in scans.items()}
         LOG.info("similarity against %s", name)
-        outcomes[name] = _told_apart(comparison, split, settings, gallery, probes)
+        outcomes[name] = _told_apart(comparison, splits, settings, gallery, probes)
     return outcomes
 
 
-def skin_picture(depth: np.ndarray) -> np.ndarray:
+def skin_picture(depth: np.ndarray, beyond_mm: float = 0.0) -> np.ndarray:
     """The replaced part of depth maps (3, U, V) in mm as pictures (3, U, V), 0 to 255, from the front first.
 
-    Where a ray meets nothing it is as deep as can be; skin that face mode leaves is not drawn.
+    Where a ray meets nothing it is as deep as can be; skin that face mode leaves, or that lies no further than
+    ``beyond_mm`` from it, is not drawn.
     """
     from bids_cpmae.evaluation.surface import face_pixels
 
     deep = np.clip(np.nan_to_num(depth, nan=DEEPEST_MM) / DEEPEST_MM, 0, 1)
-    return 255 * np.where(face_pixels(), deep, 0)[list(SKIN_SIDES)].astype(np.float32)
+    return 255 * np.where(face_pixels(beyond_mm), deep, 0)[list(SKIN_SIDES)].astype(np.float32)
 
 
 def another_look(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -301,29 +338,33 @@ def another_look(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def attack_skin(
-    comparison: Comparison, split: tuple[list[str], list[str]], settings: SimilaritySettings, *, nprocs: int = 1
-) -> dict[str, SimilarityOutcome]:
-    """Measure everybody's skin and train the attacker for each method on where face mode replaces it."""
+    comparison: Comparison, splits: list[Split], settings: SimilaritySettings, *, beyond_mm: float = 0.0,
+    nprocs: int = 1,
+) -> dict[str, SimilarityOutcome]:  # fmt: skip
+    """Measure everybody's skin and train the attacker for each method on where face mode replaces it.
+
+    ``beyond_mm`` as for `skin_picture`.
+    """
     from bids_cpmae.evaluation.survey import Surveyor, measure_depths
 
     surveyor, people, rng = Surveyor(comparison.work), comparison.people, np.random.default_rng(comparison.seed)
     measure_depths(surveyor, [path for scans in comparison.methods.values() for path in scans.values()], nprocs=nprocs)
-    pictures = {
-        name: {person: skin_picture(surveyor.depth(scans[person])) for person in people}
-        for name, scans in comparison.methods.items()
+    depths = {
+        name: {person: surveyor.depth(scans[person]) for person in people} for name, scans in comparison.methods.items()
     }
-    own = pictures[ORIGINAL]
-    scans = comparison.methods[ORIGINAL]
-    pictures[ORIGINAL] = {person: skin_picture(another_look(surveyor.depth(scans[person]), rng)) for person in people}
+    gallery = depths[ORIGINAL]
+    depths[ORIGINAL] = {person: another_look(depth, rng) for person, depth in gallery.items()}
+    own = {person: skin_picture(depth, beyond_mm) for person, depth in gallery.items()}
     outcomes = {}
-    for name, probes in pictures.items():
+    for name, found in depths.items():
         LOG.info("skin of %s", name)
-        outcomes[name] = _told_apart(comparison, split, settings, own, probes)
+        probes = {person: skin_picture(depth, beyond_mm) for person, depth in found.items()}
+        outcomes[name] = _told_apart(comparison, splits, settings, own, probes)
     return outcomes
 
 
 def attack_restoration(
-    comparison: Comparison, split: tuple[list[str], list[str]], settings: RestorationSettings, *, nprocs: int = 1
+    comparison: Comparison, splits: list[Split], settings: RestorationSettings, *, nprocs: int = 1
 ) -> dict[str, RestorationOutcome]:
     """Align everybody and train the attacker for each method, the blanked original last."""
     restoration.RestorationNetwork(settings)  # complain of a missing package before an hour of alignment
@@ -331,18 +372,21 @@ def attack_restoration(
     _crop_all(crops, nprocs)
     _, region = face_crop()
     originals = {person: crops(person, comparison.originals[person]).astype(np.float32) for person in people}
-    said = {"settings": settings.as_dict(), "train": split[0], "test": split[1], "seed": comparison.seed}
     outcomes = {}
     for name, scans in {**comparison.methods, BLANKED: dict.fromkeys(people)}.items():
         versions = {person: crops(person, scans[person]).astype(np.float32) for person in people}
         LOG.info("restoration against %s", name)
-        outcomes[name] = _remembered(
-            comparison.work, RestorationOutcome, [*originals.values(), *versions.values(), region], said,
-            lambda versions=versions: restoration.run_restoration(
-                originals, versions, region,
-                train_people=split[0], test_people=split[1], settings=settings, seed=comparison.seed,
-            ),
-        )  # fmt: skip
+        outcomes[name] = RestorationOutcome.joined([
+            _remembered(
+                comparison.work, RestorationOutcome, [*originals.values(), *versions.values(), region],
+                {"settings": settings.as_dict(), "train": train, "test": test, "seed": comparison.seed},
+                lambda train=train, test=test, versions=versions: restoration.run_restoration(
+                    originals, versions, region,
+                    train_people=train, test_people=test, settings=settings, seed=comparison.seed,
+                ),
+            )
+            for train, test in splits
+        ], seed=comparison.seed)  # fmt: skip
     return outcomes
 
 
@@ -392,14 +436,15 @@ def _choices_and_ranks(found: SimilarityOutcome | None) -> dict[str, tuple]:
 def rows_of(
     by_picture: dict[str, SimilarityOutcome],
     by_skin: dict[str, SimilarityOutcome],
+    by_inner_skin: dict[str, SimilarityOutcome],
     by_volume: dict[str, RestorationOutcome],
-    split: tuple[list[str], list[str]],
+    splits: list[Split],
     seed: int,
 ) -> tuple[list[tuple], list[tuple]]:
     """The lines of the two tables: a method each, and a method and tested person each."""
-    rows, people_rows = [], []
-    for name in dict.fromkeys([*by_picture, *by_skin, *by_volume]):
-        alike = [found.get(name) for found in (by_picture, by_skin)]
+    rows, people_rows, tested = [], [], [person for _, test in splits for person in test]
+    for name in dict.fromkeys([*by_picture, *by_skin, *by_inner_skin, *by_volume]):
+        alike = [found.get(name) for found in (by_picture, by_skin, by_inner_skin)]
         restored = by_volume.get(name)
         more: list = [None] * 14
         if restored:
@@ -412,9 +457,9 @@ def rows_of(
             more += map(_number, _beyond_blanked(restored, by_volume[BLANKED], seed))
             more.append(_verdict(name, restored.passes))
         cells = [cell for found in alike for cell in _similarity_cells(name, found)]
-        rows.append((name, len(split[0]), len(split[1]), *cells, *more))
+        rows.append((name, len(splits[0][0]), len(tested), *cells, *more))
         known = [_choices_and_ranks(found) for found in alike]
-        for person in split[1]:
+        for person in tested:
             seen = [cell for one in known for cell in one.get(person, (None, None))]
             millimetres = [_number(one[person]) for one in distances] if restored else [None] * 4
             people_rows.append((name, person, *seen, *millimetres))
@@ -438,13 +483,15 @@ def _versions() -> dict[str, str]:
 def _figures(
     by_picture: dict[str, SimilarityOutcome],
     by_skin: dict[str, SimilarityOutcome],
+    by_inner_skin: dict[str, SimilarityOutcome],
     by_volume: dict[str, RestorationOutcome],
 ) -> list:
-    """AUC of both networks, and distances to the original's skin, by method; numbers alone, no face."""
+    """AUC of the networks, and distances to the original's skin, by method; numbers alone, no face."""
     from matplotlib.figure import Figure
 
     figures = []
-    for title, outcomes in (("pictures of the head", by_picture), ("replaced skin", by_skin)):
+    seen = {"pictures of the head": by_picture, "replaced skin": by_skin, "inner skin": by_inner_skin}
+    for title, outcomes in seen.items():
         if not outcomes:
             continue
         figure = Figure(figsize=(7, 1 + 0.4 * len(outcomes)), layout="constrained")
@@ -477,41 +524,48 @@ def main(args: argparse.Namespace) -> int:
     from bids_cpmae.evaluation.page import Section, Table, write_page
 
     comparison = open_comparison(args)
-    split = split_people(comparison.people, args.test_share, args.seed)
+    splits = split_people(comparison.people, args.test_share, args.seed, folds=args.folds)
     settings = {
         name: kind.smoke() if args.smoke else kind()
         for name, kind in (
-            ("similarity", SimilaritySettings), ("skin", SimilaritySettings), ("restoration", RestorationSettings)
+            ("similarity", SimilaritySettings), ("skin", SimilaritySettings), ("inner-skin", SimilaritySettings),
+            ("restoration", RestorationSettings),
         )
         if name in args.attackers
     }  # fmt: skip
-    by_picture, by_skin, by_volume = {}, {}, {}
+    by_picture, by_volume = {}, {}
+    by_skin: dict[str, dict] = {"skin": {}, "inner-skin": {}}
     if "similarity" in settings:
-        by_picture = attack_similarity(comparison, split, settings["similarity"], nprocs=args.nprocs)
-    if "skin" in settings:
-        settings["skin"] = replace(settings["skin"], sides=len(SKIN_SIDES))
-        by_skin = attack_skin(comparison, split, settings["skin"], nprocs=args.nprocs)
+        by_picture = attack_similarity(comparison, splits, settings["similarity"], nprocs=args.nprocs)
+    for name, beyond_mm in (("skin", 0.0), ("inner-skin", INNER_MM)):
+        if name in settings:
+            settings[name] = replace(settings[name], sides=len(SKIN_SIDES))
+            by_skin[name] = attack_skin(comparison, splits, settings[name], beyond_mm=beyond_mm, nprocs=args.nprocs)
     if "restoration" in settings:
-        by_volume = attack_restoration(comparison, split, settings["restoration"], nprocs=args.nprocs)
-    rows, people_rows = rows_of(by_picture, by_skin, by_volume, split, args.seed)
+        by_volume = attack_restoration(comparison, splits, settings["restoration"], nprocs=args.nprocs)
+    outcomes = (by_picture, *by_skin.values(), by_volume)
+    rows, people_rows = rows_of(*outcomes, splits, args.seed)
     write_tsv(comparison.out / "attack.tsv", HEADER, rows)
     write_tsv(comparison.out / "attack_people.tsv", PEOPLE_HEADER, people_rows)
     described = {
         "attackers": list(settings),
         "settings": {name: one.as_dict() for name, one in settings.items()},
         "smoke": args.smoke, "seed": args.seed, "test_share": args.test_share,
-        "train_people": split[0], "test_people": split[1],
+        "folds": [{"train_people": train, "test_people": test} for train, test in splits],
         "gallery_views": [view.as_dict() for view in GALLERY_VIEWS],
         "probe_views": [view.as_dict() for view in PROBE_VIEWS],
         "code_sha256": _code(), "versions": _versions(),
         "similarity": {name: outcome.as_dict() for name, outcome in by_picture.items()},
-        "skin": {name: outcome.as_dict() for name, outcome in by_skin.items()},
+        **{kind: {name: outcome.as_dict() for name, outcome in found.items()} for kind, found in by_skin.items()},
         "restoration": {name: outcome.as_dict() for name, outcome in by_volume.items()},
     }  # fmt: skip
     (comparison.out / "attack.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    text = TEXT.format(train=len(split[0]), test=len(split[1]))
+    text = TEXT.format(
+        train=len(splits[0][0]), test=len(splits[0][1]), inner=INNER_MM,
+        folds="once" if len(splits) == 1 else f"{len(splits)} times, so that everybody is tested",
+    )  # fmt: skip
     tables = [Table("By method", HEADER, rows), Table("By person", PEOPLE_HEADER, people_rows)]
-    figures = _figures(by_picture, by_skin, by_volume)
+    figures = _figures(*outcomes)
     section = Section("Attackers", text, tables, figures)
     write_page(comparison.out / "attack.html", "Attackers who learn", [section])
     print_table(HEADER, rows)

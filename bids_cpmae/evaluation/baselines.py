@@ -171,7 +171,8 @@ def cpmae_face(subject: Subject) -> np.ndarray:
     from bids_cpmae.model.weights import load_cpmae
 
     frame, model = subject.frame, load_cpmae(subject.weights)
-    return _composed(subject, model.remodel(frame.volume, frame.blank, identity_seed=subject.identity))
+    head = model.remodel(frame.volume, frame.blank, identity_seed=subject.identity, head_size=frame.size)
+    return _composed(subject, head)
 
 
 def _composed(subject: Subject, head: np.ndarray) -> np.ndarray:

@@ -95,6 +95,30 @@ class RestorationOutcome:
     own_gain_interval: tuple[float, float]
     share: float
 
+    @classmethod
+    def of(
+        cls, guess: dict[str, float], mean_face: dict[str, float], stranger: dict[str, float],
+        deidentified: dict[str, float | None], share: float, *, seed: int = 0,
+    ) -> RestorationOutcome:  # fmt: skip
+        """What distances by person say; ``seed`` is the bootstrap's."""
+        from bids_cpmae.evaluation.statistics import bootstrap_interval
+
+        gains, own_gains = (
+            np.array([reference[person] - guess[person] for person in guess]) for reference in (mean_face, stranger)
+        )
+        return cls(
+            guess, mean_face, stranger, deidentified,
+            float(gains.mean()), bootstrap_interval(gains, seed=seed),
+            float(own_gains.mean()), bootstrap_interval(own_gains, seed=seed), share,
+        )  # fmt: skip
+
+    @classmethod
+    def joined(cls, outcomes: Sequence[RestorationOutcome], *, seed: int = 0) -> RestorationOutcome:
+        """The outcomes of networks that were tested on different people, as one."""
+        names = ("guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm")
+        tables = ({who: mm for one in outcomes for who, mm in getattr(one, name).items()} for name in names)
+        return cls.of(*tables, float(np.mean([one.share for one in outcomes])), seed=seed)
+
     @property
     def passes(self) -> bool:
         """True when the guess is not shown to be better than the mean face and than guesses for others."""
@@ -351,8 +375,6 @@ def run_restoration(
 
 def _judge(network, faces: _Faces, share: float, solids, changed, region, seed: int) -> RestorationOutcome:
     """Hold the guesses for the tested people (the keys of ``solids``) against their originals."""
-    from bids_cpmae.evaluation.statistics import bootstrap_interval
-
     people = list(solids)
     guesses = {
         person: skin_errors(solid_head((faces.mean + share * change).numpy() < 0), solids, region)
@@ -363,19 +385,5 @@ def _judge(network, faces: _Faces, share: float, solids, changed, region, seed: 
         person: float(np.mean([guesses[other][person] for other in people if other != person])) for person in people
     }
     mean_face = skin_errors(solid_head(faces.mean.numpy() < 0), solids, region)
-    gains, own_gains = (
-        np.array([reference[person] - guess[person] for person in people]) for reference in (mean_face, stranger)
-    )
-    return RestorationOutcome(
-        guess_mm=guess,
-        mean_face_mm=mean_face,
-        stranger_mm=stranger,
-        deidentified_mm={
-            person: skin_errors(changed[person], {person: solids[person]}, region)[person] for person in people
-        },
-        gain_mm=float(gains.mean()),
-        gain_interval=bootstrap_interval(gains, seed=seed),
-        own_gain_mm=float(own_gains.mean()),
-        own_gain_interval=bootstrap_interval(own_gains, seed=seed),
-        share=share,
-    )
+    deidentified = {person: skin_errors(changed[person], {person: solids[person]}, region)[person] for person in people}
+    return RestorationOutcome.of(guess, mean_face, stranger, deidentified, share, seed=seed)

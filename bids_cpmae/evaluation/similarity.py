@@ -81,7 +81,8 @@ class SimilarityOutcome:
     people : tuple of str
         Who was tested.
     scores : ndarray (people, people), float64
-        De-identified heads in rows, originals in columns; higher is more alike.
+        De-identified heads in rows, originals in columns; higher is more alike. NaN for pairs of people whom different
+        networks were asked about.
     """
 
     auc: float
@@ -90,6 +91,33 @@ class SimilarityOutcome:
     one_of_five_interval: tuple[float, float]
     people: tuple[str, ...]
     scores: np.ndarray
+
+    @classmethod
+    def of(cls, people: Sequence[str], scores: np.ndarray, *, seed: int = 0) -> SimilarityOutcome:
+        """What scores (people, people) say; ``seed`` is the bootstrap's."""
+        from bids_cpmae.evaluation.statistics import bootstrap_interval
+
+        def auc_among(chosen: np.ndarray) -> float:
+            return same_against_different(scores, chosen)
+
+        everybody, right = np.arange(len(people)), right_choices(scores)
+        return cls(
+            auc_among(everybody), bootstrap_interval(everybody, statistic=auc_among, seed=seed),
+            float(right.mean()), bootstrap_interval(right, seed=seed), tuple(people), scores,
+        )  # fmt: skip
+
+    @classmethod
+    def joined(cls, outcomes: Sequence[SimilarityOutcome], *, seed: int = 0) -> SimilarityOutcome:
+        """The outcomes of networks that were asked about different people, as one; each has its own scale of scores."""
+        if len(outcomes) == 1:
+            return outcomes[0]
+        people = [person for one in outcomes for person in one.people]
+        scores, first = np.full((len(people),) * 2, np.nan), 0
+        for one in outcomes:
+            part, strangers = slice(first, first + len(one.people)), one.scores[~np.eye(len(one.people), dtype=bool)]
+            scores[part, part] = (one.scores - strangers.mean()) / max(strangers.std(), 1e-9)
+            first = part.stop
+        return cls.of(people, scores, seed=seed)
 
     @property
     def passes(self) -> bool:
@@ -101,7 +129,8 @@ class SimilarityOutcome:
         return {
             "auc": self.auc, "auc_interval": list(self.auc_interval),
             "one_of_five": self.one_of_five, "one_of_five_interval": list(self.one_of_five_interval),
-            "people": list(self.people), "scores": self.scores.tolist(), "passes": self.passes,
+            "people": list(self.people), "passes": self.passes,
+            "scores": [[score if np.isfinite(score) else None for score in row] for row in self.scores.tolist()],
         }  # fmt: skip
 
     @classmethod
@@ -109,7 +138,7 @@ class SimilarityOutcome:
         """Read what `as_dict` gave."""
         return cls(
             stored["auc"], tuple(stored["auc_interval"]), stored["one_of_five"],
-            tuple(stored["one_of_five_interval"]), tuple(stored["people"]), np.array(stored["scores"]),
+            tuple(stored["one_of_five_interval"]), tuple(stored["people"]), np.array(stored["scores"], float),
         )  # fmt: skip
 
 
@@ -265,17 +294,17 @@ def right_choices(scores: np.ndarray, choices: int = CHOICES) -> np.ndarray:
     Parameters
     ----------
     scores : ndarray (people, people)
-        De-identified heads in rows, originals in columns. Ties are broken by chance.
+        De-identified heads in rows, originals in columns; NaN where a pair was not compared. Ties are broken by
+        chance.
 
     Returns
     -------
     ndarray (people,), float64
     """
-    others = len(scores) - 1
     own = np.diag(scores)[:, None]
-    draws = math.comb(others, choices - 1)
     shares = []
-    for worse, tied in zip((scores < own).sum(1), (scores == own).sum(1) - 1):
+    for others, worse, tied in zip(np.isfinite(scores).sum(1) - 1, (scores < own).sum(1), (scores == own).sum(1) - 1):
+        draws = math.comb(others, choices - 1)
         right = sum(
             math.comb(worse, choices - 1 - drawn) * math.comb(tied, drawn) / (drawn + 1)
             for drawn in range(min(tied, choices - 1) + 1)
@@ -285,12 +314,15 @@ def right_choices(scores: np.ndarray, choices: int = CHOICES) -> np.ndarray:
 
 
 def same_against_different(scores: np.ndarray, people: np.ndarray) -> float:
-    """AUC of own pairs against pairs of two people, among ``people`` (indices, somebody may be there twice)."""
+    """AUC of own pairs against pairs of two people, among ``people`` (indices, somebody may be there twice).
+
+    Pairs whose score is NaN do not count.
+    """
     from bids_cpmae.evaluation.statistics import auc
 
     people = np.asarray(people, int)
     chosen = scores[np.ix_(people, people)]
-    different = people[:, None] != people[None, :]
+    different = (people[:, None] != people[None, :]) & np.isfinite(chosen)
     if not different.any():
         return 0.5  # a draw of one person alone tells nothing
     return float(auc(np.diag(chosen), chosen[different]))
@@ -327,8 +359,6 @@ def run_attack(
     InputError
         When somebody is on both sides or has no pictures, or a side has fewer than `LEAST_PEOPLE`.
     """
-    from bids_cpmae.evaluation.statistics import bootstrap_interval
-
     settings = settings or SimilaritySettings()
     check_people(train_people, test_people, pictures_original.keys() & pictures_deidentified.keys())
     kinds = [
@@ -339,18 +369,4 @@ def run_attack(
         torch.manual_seed(seed)
         network = SimilarityNetwork(tuple(kinds[0].train.shape[-2:]), settings)
     _train(network, *kinds, settings, torch.Generator().manual_seed(seed))
-    scores = _scores(network, *kinds)
-    everybody = np.arange(len(test_people))
-
-    def auc_among(people: np.ndarray) -> float:
-        return same_against_different(scores, people)
-
-    chosen = right_choices(scores)
-    return SimilarityOutcome(
-        auc=auc_among(everybody),
-        auc_interval=bootstrap_interval(everybody, statistic=auc_among, seed=seed),
-        one_of_five=float(chosen.mean()),
-        one_of_five_interval=bootstrap_interval(chosen, seed=seed),
-        people=tuple(test_people),
-        scores=scores,
-    )
+    return SimilarityOutcome.of(test_people, _scores(network, *kinds), seed=seed)

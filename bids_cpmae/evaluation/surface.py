@@ -125,15 +125,28 @@ def depth_maps(surface: Surface, to_scan: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def face_pixels() -> np.ndarray:
-    """Pixels of `depth_maps` (3, U, V), bool, in which the template shows skin that face mode replaces."""
+def _template_pixels() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of `depth_maps` (3, U, V), bool, in which the template shows skin that face mode replaces, and keeps."""
     from bids_cpmae.imaging.template import load_template
 
     template = load_template()
     tissue = Surface(template.grid.data / TEMPLATE_SKIN, template.grid.affine)
-    masks = [depth_maps(Surface(np.where(part, tissue.field, 0), tissue.affine), np.eye(4))
-             for part in (template.replaced(), np.ones(tissue.field.shape, bool))]  # fmt: skip
-    return np.isfinite(masks[0]) & (masks[0] <= masks[1] + 2 * DEPTH_MM)
+    replaced, everything = (depth_maps(Surface(np.where(part, tissue.field, 0), tissue.affine), np.eye(4))
+                            for part in (template.replaced(), np.ones(tissue.field.shape, bool)))  # fmt: skip
+    face = np.isfinite(replaced) & (replaced <= everything + 2 * DEPTH_MM)
+    return face, np.isfinite(everything) & ~face
+
+
+def face_pixels(beyond_mm: float = 0.0) -> np.ndarray:
+    """Pixels of `depth_maps` (3, U, V), bool, in which the template shows skin that face mode replaces.
+
+    With ``beyond_mm``, only those that lie so far from skin that is kept, as it is seen.
+    """
+    face, kept = _template_pixels()
+    if not beyond_mm:
+        return face
+    away = np.stack([DEPTH_MM * ndimage.distance_transform_edt(~side) for side in kept])
+    return face & (away > beyond_mm)
 
 
 def depth_distance(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float:

@@ -61,6 +61,11 @@ class HeadFrame:
     tone: Tone = field(default_factory=Tone)
     beyond: np.ndarray | None = None
 
+    @property
+    def size(self) -> float:
+        """How much larger the scan's head is than the average one, by what is not under the mask."""
+        return self.to_scan.scale
+
     def to_model(self, volume: np.ndarray) -> np.ndarray:
         """Values of the scan (256, 256, 256), in head space, as the model may see them: float32, 0 to 1."""
         unit = volume / np.float32(self.scale)

@@ -110,6 +110,11 @@ class CoordinateMap:
         rows = np.column_stack([index - index.mean(0), np.ones(len(index))])
         return (own + np.linalg.lstsq(rows, shift, rcond=None)[0][:3]).astype(np.float32)
 
+    @property
+    def scale(self) -> float:
+        """How much longer things are in the space mapped to, all in all."""
+        return float(np.cbrt(abs(np.linalg.det(self._linear)) / np.prod(np.diag(self.affine)[:3])))
+
     def shift(self) -> np.ndarray:
         """How far each point of the coarse grid is moved, (X, Y, Z, 3), in mm."""
         return self.points - grid_points(self.affine, self.points.shape[:3])

@@ -5,6 +5,7 @@ The numbers go to the table of verdicts; no voxel does. All is cheap: skins are 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ from bids_cpmae.imaging.template import FACE_BIT, load_template
 
 SKIN_MM, SMOOTH_MM, FAR_MM, CLOSING_MM, ROUGH_MM = 1.5, 0.8, 15.0, 6.0, 3.0
 MARGIN_MM = 16.0
+# how far a face is moved forwards and upwards, and back and down, to lay it on the template's
+LAID_MM = (9.0, 6.0)
 LEAST_SKIN = 50
 NO_FACE = [REGIONS.index(name) for name in NOT_FACE]
 RESIDUAL_REGIONS = tuple(name for name in REGIONS if name != "neck")
@@ -179,7 +182,7 @@ def skin_measures(grid: FaceGrid, source: SourceImage, new: SourceImage, level: 
         found[f"residual_{name}_mm"] = _mean(distance[region == REGIONS.index(name)])
     face = np.zeros(fresh.shape, bool)
     face[fresh] = ~np.isin(regions[1], NO_FACE)
-    found["template_mm"] = _mean(_distance(_skin(grid.template), face & _foremost(heads[1])))
+    found["template_mm"] = shape_distance(_skin(grid.template), face & _foremost(heads[1]))
     found["nose_mm"] = nose(grid.points(skins[1]))
     found["skin_roughness"] = roughness(heads[1], face)
     return found
@@ -191,6 +194,24 @@ def _distance(skin: np.ndarray, where: np.ndarray) -> np.ndarray:
     # skin beyond this box is too far to count
     box = box_around(where, FAR_MM, SKIN_MM)
     return np.sqrt(np.float32(SKIN_MM**2) * squares_to(skin[box], round(FAR_MM / SKIN_MM))[where[box]])
+
+
+def shape_distance(skin: np.ndarray, face: np.ndarray) -> float:
+    """Mean distance in mm of a face (X, Y, Z; RAS+), True = skin, to a skin, laid on it by moving it in the midplane.
+
+    How large a face is and how it sits in its head is drawn apart from its shape. NaN without a face.
+    """
+    places = np.argwhere(face)
+    if len(places) < LEAST_SKIN:
+        return float("nan")
+    squares, last = squares_to(skin, round(FAR_MM / SKIN_MM)), np.array(skin.shape) - 1
+    distance = np.sqrt(np.float32(SKIN_MM**2) * np.arange(int(squares.max()) + 1, dtype=np.float32))
+    forwards, upwards = (np.arange(-n, n + 1) for n in np.rint(np.array(LAID_MM) / SKIN_MM).astype(int))
+    found = []
+    for step in itertools.product([0], forwards, upwards[::2]):
+        moved = np.clip(places + step, 0, last)
+        found.append(distance[squares[tuple(moved.T)]].mean())
+    return float(min(found))
 
 
 def nose(skin: np.ndarray) -> float:

@@ -19,7 +19,7 @@ from bids_cpmae.imaging.headspace import head_affine, head_shape
 from bids_cpmae.imaging.intensity import tissue_level
 from bids_cpmae.imaging.light import lit
 from bids_cpmae.imaging.skinfit import cover_bone, meet_skin, thicken
-from bids_cpmae.model.identity import WHOLE, Identity, shares
+from bids_cpmae.model.identity import WHOLE, Identity, Pose, shares
 from bids_cpmae.model.mae import CODES_PER_GROUP, MaskedAutoencoder, group, ungroup
 from bids_cpmae.model.regions import Anatomy, Places, cells
 from bids_cpmae.model.vqvae import STRIDE, VQVAE
@@ -31,8 +31,11 @@ CONTEXT_MM = 12.0
 # keeps all that is coarser, takes away what changes its sign at every voxel
 NO_ALTERNATION = np.array([-1, 4, 10, 4, -1], np.float32) / 16
 # of an identity's scores: none is drawn beyond this, in standard deviations, and how wide they are spread against those
-# of the training heads, without which ten new faces lie less than 70 % as far apart as people do
-WIDEST, IDENTITY_SCALE = 2.0, 1.12
+# of the training heads by default
+WIDEST, IDENTITY_SCALES = 2.0, {"face": 1.0, "head": 1.12}
+# how large faces are, the average head's being 1, and how much they differ; and standard deviations of how they sit in
+# their heads, of nods in degrees, and of places in mm forwards and upwards
+FACE_SIZE, SIZE_SPREAD, PITCH_SPREAD, PLACE_SPREAD_MM = 1.02, 0.035, 3.0, 2.0
 # the bone of a forehead is kept, and all skin lies as far before it to a millimetre, so that a drawn shape alone would
 # bring the old forehead back: how much further out in mm the new one lies on average, and how far from that at most
 FOREHEAD_MM, FOREHEAD_SPREAD_MM = 1.6, 0.7
@@ -148,6 +151,12 @@ def covering(new: np.ndarray, volume: np.ndarray, blank: np.ndarray, brain: np.n
     return thicken(new, blank, level, np.ones(3), brain, more)
 
 
+def _bounded(chances: Tensor) -> Tensor:
+    """Normal numbers of chances between 0 and 1, none beyond `WIDEST`."""
+    even = 2 * chances - 1
+    return 2**0.5 * torch.erfinv(even * torch.erf(torch.tensor(WIDEST / 2**0.5, dtype=torch.float64)))
+
+
 class CPMAE(nn.Module):
     """The two VQ-VAEs and the masked autoencoder, with the anatomy of head space they were trained in.
 
@@ -174,7 +183,8 @@ class CPMAE(nn.Module):
         *,
         mode: str = "face",
         identity_seed: int = 0,
-        identity_scale: float = IDENTITY_SCALE,
+        identity_scale: float | None = None,
+        head_size: float = 1.0,
     ) -> np.ndarray:
         """Give a head another face.
 
@@ -188,14 +198,19 @@ class CPMAE(nn.Module):
             ``head`` makes every non-brain code anew, whatever ``blank`` says.
         identity_seed : int
             Decides who the new face is; the same in every scan of a person.
-        identity_scale : float
-            Spread of the identities; 1 is that of the training heads.
+        identity_scale : float, optional
+            Spread of the identities, 1 is that of the training heads; by default that of `IDENTITY_SCALES`, more in
+            head mode, where size and pose of faces are not drawn.
+        head_size : float
+            How much larger the scan's head is than the average one, see `HeadFrame.size`: a new face is as large as
+            faces are, whatever head it is for. Head mode gives a head its size.
 
         Returns
         -------
         ndarray (256, 256, 256), float32
             The whole new head, the given brain in its place; zero far from what was made anew.
         """
+        identity_scale = IDENTITY_SCALES[mode] if identity_scale is None else identity_scale
         inside = self.anatomy.brain
         blank = ~inside if mode == "head" else blank & ~inside
         # codes of which a part is known are encoded; those of which nothing is are filled
@@ -204,9 +219,10 @@ class CPMAE(nn.Module):
         touched &= places.reach
         scores = torch.from_numpy(self.draw_scores(identity_seed, identity_scale)).to(self.device)
         around = voxel_box(code_box(touched, SKETCH_HALO))
-        drawn = self.identity.sketch(scores, shares(mode), around)
         if mode == "head":  # no tissue is known that the sketch would have to meet
-            return np.where(inside, volume, drawn)
+            return np.where(inside, volume, self.identity.sketch(scores, shares(mode), around))
+        posed = self.draw_pose(identity_seed, identity_scale).displacement(head_size)
+        drawn = self.identity.sketch(scores, shares(mode), around, posed=posed)
         drawn[around] = fitted(*(part[around] for part in (drawn, volume, blank, inside)))
         skull = self._encode(
             self.skull, np.where(blank, drawn, volume), ~inside,
@@ -243,20 +259,23 @@ class CPMAE(nn.Module):
 
         Unbounded, one face in twenty is a caricature; two faces differ hardly less for the bound.
         """
-        even = 2 * self._chances(seed)[: self.identity.length] - 1
-        normal = 2**0.5 * torch.erfinv(even * torch.erf(torch.tensor(WIDEST / 2**0.5, dtype=torch.float64)))
-        return scale * normal.float().numpy()
+        return scale * _bounded(self._chances(seed)[: self.identity.length]).float().numpy()
 
     def draw_forehead(self, seed: int, scale: float = 1.0) -> tuple[float, float]:
         """How much further out in mm the middle and the sides of a seed's forehead lie; ``scale`` as for the scores."""
-        even = 2 * self._chances(seed)[self.identity.length :] - 1
+        even = 2 * self._chances(seed)[self.identity.length :][:2] - 1
         middle, side = (FOREHEAD_MM + scale * FOREHEAD_SPREAD_MM * even).tolist()
         return middle, side
 
+    def draw_pose(self, seed: int, scale: float = 1.0) -> Pose:
+        """How large a seed's face is and how it sits in its head; ``scale`` and bounds as for the scores."""
+        size, pitch, *place = (scale * _bounded(self._chances(seed)[self.identity.length + 2 :])).tolist()
+        return Pose(FACE_SIZE + SIZE_SPREAD * size, PITCH_SPREAD * pitch, *(PLACE_SPREAD_MM * way for way in place))
+
     def _chances(self, seed: int) -> Tensor:
-        """Numbers between 0 and 1, float64, that all of a seed's identity follows from: its scores', then two more."""
+        """Numbers between 0 and 1, float64, that all of a seed's identity follows from: its scores', 2 and 4 more."""
         generator = torch.Generator().manual_seed(seed)
-        return torch.rand(self.identity.length + 2, generator=generator, dtype=torch.float64)
+        return torch.rand(self.identity.length + 6, generator=generator, dtype=torch.float64)
 
     def _air(self) -> Tensor:
         """The non-brain codes (levels,) of plain air."""

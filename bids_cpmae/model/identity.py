@@ -7,6 +7,7 @@ portrait is what all training heads have in common once they have one shape, see
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +18,9 @@ from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import signed_distance
-from bids_cpmae.imaging.headspace import Displacement, head_affine, head_shape
+from bids_cpmae.imaging.fields import blocks
+from bids_cpmae.imaging.filters import smooth_step
+from bids_cpmae.imaging.headspace import Displacement, grid_points, head_affine, head_shape
 from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import BRAIN_BIT, HEAD_BIT, SPACING, load_template
 
@@ -25,6 +28,57 @@ FIELD_MM = 8
 RAMP_MM = {"face": 16.0, "head": 10.0}
 PORTRAIT_MARGIN_MM, EARS_MARGIN_MM = 4.0, 20.0
 WHOLE = (slice(None),) * 3
+# a face grows and nods about the middle of the brain, here in head space; how much smaller and larger it may be than
+# its head would have it, for one far too small sinks into its head; and how soon that holds: from the border of what is
+# replaced inwards, and from the brow, which meets the kept forehead, downwards
+BRAIN_MIDDLE, SIZES = (0.0, -18.0, 0.0), (0.95, 1.09)
+POSE_RAMP_MM, POSE_DOWN_MM = 24.0, (-40.0, -6.0)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a face sits in its head, against how the average one does.
+
+    Attributes
+    ----------
+    size : float
+        Of the face, 1 for that of the average head.
+    pitch : float
+        In degrees, upwards.
+    forwards, upwards : float
+        In mm.
+    """
+
+    size: float = 1.0
+    pitch: float = 0.0
+    forwards: float = 0.0
+    upwards: float = 0.0
+
+    def displacement(self, head_size: float = 1.0) -> np.ndarray:
+        """Where, from a place of the new head, the portrait's tissue for it is to be found, (3, 32, 32, 32), in mm.
+
+        Parameters
+        ----------
+        head_size : float
+            How much larger than the average head the one is that the face is for. Shapes alone would give large heads
+            large faces, and so tell whose they are.
+        """
+        times = np.clip(self.size / head_size, *SIZES)
+        cos, sin = np.cos(np.deg2rad(self.pitch)), np.sin(np.deg2rad(self.pitch))
+        turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+        points = grid_points(head_affine(FIELD_MM), head_shape(FIELD_MM))
+        moved = (points - BRAIN_MIDDLE - (0, self.forwards, self.upwards)) @ turn / times
+        shift = moved + BRAIN_MIDDLE - points
+        return np.moveaxis(shift * _pose_share()[..., None], -1, 0).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _pose_share() -> np.ndarray:
+    """How much of a pose holds at each place of the 8 mm grid (32, 32, 32), 0 to 1."""
+    template, step = load_template(), FIELD_MM // SPACING
+    inside = -signed_distance(template.replaced_with_air(), SPACING)
+    height = grid_points(head_affine(FIELD_MM), head_shape(FIELD_MM))[..., 2]
+    return blocks(smooth_step(inside, 0, POSE_RAMP_MM), np.full(3, step)) * (1 - smooth_step(height, *POSE_DOWN_MM))
 
 
 @lru_cache(maxsize=1)
@@ -84,7 +138,9 @@ class Identity(nn.Module):
         out[:, self.where] = self.mean + torch.tensordot(scores, self.components, 1)
         return out
 
-    def sketch(self, scores: Tensor, share: np.ndarray, box: tuple[slice, ...] = WHOLE) -> np.ndarray:
+    def sketch(
+        self, scores: Tensor, share: np.ndarray, box: tuple[slice, ...] = WHOLE, *, posed: np.ndarray | None = None
+    ) -> np.ndarray:  # fmt: skip
         """The portrait in the shape of an identity.
 
         Parameters
@@ -95,13 +151,16 @@ class Identity(nn.Module):
             How much of the displacement holds at each place of the 2 mm head-space grid, 0 to 1.
         box : tuple of slice
             Voxels that are wanted, the others stay 0.
+        posed : ndarray (3, 32, 32, 32), optional
+            The `Pose.displacement` of a face that is larger than its head would have it, or sits otherwise.
 
         Returns
         -------
         ndarray (256, 256, 256), float32
             Head space, the brain's level at one half.
         """
-        return bend(self.portrait, self.displacement(scores).cpu().numpy(), share, box)
+        shift = self.displacement(scores).cpu().numpy()
+        return bend(self.portrait, shift if posed is None else shift + posed, share, box)
 
 
 def bend(

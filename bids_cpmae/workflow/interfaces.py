@@ -206,7 +206,8 @@ class RemodelFace(ScanInterface):
         weights = Path(self.inputs.weights) if self.inputs.weights else None
         model = load_cpmae(weights, resolve_device(self.inputs.device))
         head = model.remodel(
-            frame.volume, frame.blank, mode=self.inputs.mode, identity_seed=self.inputs.identity_seed
+            frame.volume, frame.blank, mode=self.inputs.mode, identity_seed=self.inputs.identity_seed,
+            head_size=frame.size,
         )  # fmt: skip
         np.save(folder / "head.npy", head)
         return {"head_file": str(folder / "head.npy")}
