@@ -115,7 +115,7 @@ def _replace(source, mask, mode, seed, identity, device, weights, suffix) -> tup
     if foreign:
         frame = stand_in(frame)
     model = load_cpmae(weights, resolve_device(device))
-    head = model.remodel(frame.volume, frame.blank, mode=mode, identity_seed=identity, head_size=frame.size)
+    head = model.remodel(frame.volume, frame.blank, mode=mode, identity_seed=identity, head_size=frame.head_size)
     if foreign:
         stage = Stage.of(source, mask, Anatomy.of(frame, head), frame.to_head)
         return recolour(source, mask, stage, seed=noise_seed(seed, identity))

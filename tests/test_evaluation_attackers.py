@@ -226,7 +226,7 @@ def test_the_people_are_split_by_the_seed_and_nobody_is_on_both_sides():
 
 
 def test_with_folds_everybody_is_tested_once_by_an_attacker_that_never_saw_them():
-    splits = split_people(PEOPLE, 0.35, 1, folds=3)
+    splits = split_people(PEOPLE, 0, 1, folds=3)
     assert sorted(person for _, test in splits for person in test) == PEOPLE
     assert all(sorted(train + test) == PEOPLE for train, test in splits)
 
@@ -241,9 +241,11 @@ def test_folds_are_joined_whatever_the_scale_of_their_scores():
     assert 0.6 < found.auc < 0.9 and found.auc_interval[0] < found.auc < found.auc_interval[1]
     stored = SimilarityOutcome.from_dict(json.loads(json.dumps(found.as_dict(), allow_nan=False)))
     np.testing.assert_array_equal(stored.scores, found.scores)
-    # however large a fold's scores are, they are compared within it alone
+    # how large a fold's scores are does not matter
     again = SimilarityOutcome.joined([SimilarityOutcome.of(parts[0].people, 100 * sure - 7), parts[1]])
     assert again.auc == pytest.approx(found.auc)
+    with pytest.raises(ValueError, match="not finite"):
+        SimilarityOutcome.of(parts[0].people, sure * np.nan)
 
 
 def test_restorations_of_folds_are_joined():
@@ -283,16 +285,19 @@ def test_tables_give_verdicts_and_the_controls_none():
         BLANKED: restoration_outcome(2.5, -0.1),
     }  # fmt: skip
     by_skin = {"original": similarity_outcome(True), "some": similarity_outcome(True)}
-    rows, people_rows = rows_of(by_picture, by_skin, by_skin, by_volume, [(TRAIN, TEST[:6])], 0)
+    by_inner_skin = {"original": similarity_outcome(True), "some": similarity_outcome(False)}
+    splits = [(TRAIN, TEST[:3]), (TRAIN, TEST[3:6])]
+    rows, people_rows = rows_of(by_picture, by_skin, by_inner_skin, by_volume, splits, 0)
     by_name = {row[0]: dict(zip(HEADER, row, strict=True)) for row in rows}
     verdicts = {name: tuple(row[one] for one in ATTACKERS) for name, row in by_name.items()}
     assert verdicts == {
-        "original": ("attacker works",) * 4, "some": ("passes", "fails", "fails", "fails"),
+        "original": ("attacker works",) * 4, "some": ("passes", "fails", "passes", "fails"),
         BLANKED: (None, None, None, "reference"),
     }  # fmt: skip
     assert by_name["some"]["beyond_blanked_mm"] == "1.000" and by_name["some"]["deidentified_mm"] is None
     told = {(row[0], row[1]): dict(zip(PEOPLE_HEADER, row, strict=True)) for row in people_rows}
     assert told["original", TEST[0]]["rank"] == 1 and told["some", TEST[0]]["rank"] == 2
+    assert told["some", TEST[4]]["inner_skin_rank"] == 2 and by_name["some"]["test_people"] == 6
     assert told["some", TEST[0]]["skin_rank"] == 1 and told["some", TEST[0]]["skin_one_of_five"] == "1.000"
 
 

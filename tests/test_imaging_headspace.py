@@ -74,7 +74,7 @@ def test_a_map_tells_how_much_longer_things_become(factors):
     affine, shape = head_affine(16), head_shape(16)
     cos, sin = np.cos(0.4), np.sin(0.4)
     turned = grid_points(affine, shape) * factors @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) + (9, -4, 2)
-    assert CoordinateMap(affine, turned.astype(np.float32)).scale == pytest.approx(np.prod(factors) ** (1 / 3), 1e-4)
+    assert CoordinateMap(affine, turned.astype(np.float32)).stretch == pytest.approx(np.prod(factors) ** (1 / 3), 1e-4)
 
 
 @pytest.mark.parametrize("turn", ["none", "axes change places", "oblique"])

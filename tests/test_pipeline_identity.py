@@ -44,7 +44,7 @@ def faces(real_data):
     first, second = (load_source(folder / f"sub-adult_{name}.nii.gz") for name in ("T1w", "T2w"))
     located = locate_face(first)
     frame = align_blanked(first, located.mask)
-    head = load_cpmae(None, "cpu").remodel(frame.volume, frame.blank, identity_seed=SEED, head_size=frame.size)
+    head = load_cpmae(None, "cpu").remodel(frame.volume, frame.blank, identity_seed=SEED, head_size=frame.head_size)
     stored = compose_series(first, located.mask, resample_to_scan(frame, head, first, located.mask))
     in_view = align_rigid(second, first, located.brain).affine
     carried = carry_face(second, located.to_head.after(in_view, *map_grid(second)))
@@ -81,7 +81,7 @@ def test_new_skins_are_not_the_old_one(faces, first_skin, between):
     original = cKDTree(skin(first, first.data, mask)[0])
     new = [first_skin[1]]
     for seed in OTHER_SEEDS:
-        head = load_cpmae(None, "cpu").remodel(frame.volume, frame.blank, identity_seed=seed, head_size=frame.size)
+        head = load_cpmae(None, "cpu").remodel(frame.volume, frame.blank, identity_seed=seed, head_size=frame.head_size)
         new.append(skin(first, compose_series(first, mask, resample_to_scan(frame, head, first, mask)), mask)[1])
     assert min(apart(original, points) for points in new) > between + 0.5
 

@@ -8,12 +8,12 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from bids_cpmae.model.identity import bend, portrait_voxels
+from bids_cpmae.model.identity import bend, joined, portrait_voxels
 from bids_cpmae.model.vqvae import VQVAE, ResidualBlock, VQVAEConfig
 from bids_cpmae.training.bank import Bank
 from bids_cpmae.training.contrasts import BRAIN_LABELS, SKIN_LABEL, SOFT_TISSUE, draw_contrast
 from bids_cpmae.training.crops import CropSampler
-from bids_cpmae.training.faces import Face, joined, mask, masked_codes, random_bend
+from bids_cpmae.training.faces import Face, mask, masked_codes, random_bend
 from bids_cpmae.training.loop import learning_rate, train
 from bids_cpmae.training.shapes import fit_identity, mirrored
 from bids_cpmae.training.vqvae import reconstruction_loss

@@ -75,7 +75,7 @@ PEOPLE_HEADER = (
     "method", "participant_id", "one_of_five", "rank", "skin_one_of_five", "skin_rank",
     "inner_skin_one_of_five", "inner_skin_rank", "guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm",
 )  # fmt: skip
-TEXT = """Each attacker is trained for each method on {train} people and tested on {test} others, {folds}.
+TEXT = """Each attacker is trained for each method on {train} people and tested on {test} others{folds}.
 similarity: AUC of the same against different people (guessing: 0.5), and how often the original is chosen among five
 (guessing: 0.2). A method passes when the lower end of the interval of the AUC does not exceed 0.5.
 skin: the same network, shown how deep the skin lies from the front and both sides, where face mode replaces it alone;
@@ -111,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def split_people(
     people: Sequence[str], test_share: float, seed: int, *, folds: int = 1
-) -> list[tuple[list[str], list[str]]]:  # fmt: skip
+) -> list[Split]:  # fmt: skip
     """Who is trained on and who is tested on, drawn by the seed, each in their old order.
 
     Parameters
@@ -133,7 +133,7 @@ def split_people(
     InputError
         When the share is not between 0 and 1, there is no fold, or either side has too few.
     """
-    if not 0 < test_share < 1:
+    if folds == 1 and not 0 < test_share < 1:
         raise InputError(f"--test-share {test_share}: give a number between 0 and 1", ExitCode.USAGE)
     if folds < 1:
         raise InputError(f"--folds {folds}: give 1 or more", ExitCode.USAGE)
@@ -550,7 +550,7 @@ def main(args: argparse.Namespace) -> int:
     described = {
         "attackers": list(settings),
         "settings": {name: one.as_dict() for name, one in settings.items()},
-        "smoke": args.smoke, "seed": args.seed, "test_share": args.test_share,
+        "smoke": args.smoke, "seed": args.seed, "inner_mm": INNER_MM,
         "folds": [{"train_people": train, "test_people": test} for train, test in splits],
         "gallery_views": [view.as_dict() for view in GALLERY_VIEWS],
         "probe_views": [view.as_dict() for view in PROBE_VIEWS],
@@ -562,7 +562,7 @@ def main(args: argparse.Namespace) -> int:
     (comparison.out / "attack.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     text = TEXT.format(
         train=len(splits[0][0]), test=len(splits[0][1]), inner=INNER_MM,
-        folds="once" if len(splits) == 1 else f"{len(splits)} times, so that everybody is tested",
+        folds="" if len(splits) == 1 else f", or one less, in {len(splits)} parts; ranks and choices are within a part",
     )  # fmt: skip
     tables = [Table("By method", HEADER, rows), Table("By person", PEOPLE_HEADER, people_rows)]
     figures = _figures(*outcomes)

@@ -171,7 +171,7 @@ def cpmae_face(subject: Subject) -> np.ndarray:
     from bids_cpmae.model.weights import load_cpmae
 
     frame, model = subject.frame, load_cpmae(subject.weights)
-    head = model.remodel(frame.volume, frame.blank, identity_seed=subject.identity, head_size=frame.size)
+    head = model.remodel(frame.volume, frame.blank, identity_seed=subject.identity, head_size=frame.head_size)
     return _composed(subject, head)
 
 

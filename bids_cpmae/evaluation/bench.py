@@ -122,7 +122,7 @@ def run_stages(
     with watch.stage("load weights"):
         model = load_cpmae(weights, resolve_device(device))
     with watch.stage("remodel"):
-        head = model.remodel(frame.volume, frame.blank, mode="face", identity_seed=0, head_size=frame.size)
+        head = model.remodel(frame.volume, frame.blank, mode="face", identity_seed=0, head_size=frame.head_size)
     with watch.stage("resample"):
         synthetic = resample_to_scan(frame, head, source, located.mask)
     with watch.stage("compose"):

@@ -132,7 +132,9 @@ def new_faces(subject: Subject, count: int) -> np.ndarray:
     to_scan = rigid_on_brain(source.data, source.affine, scaled=True)
     found = []
     for seed in range(count):
-        head = load_cpmae(subject.weights).remodel(frame.volume, frame.blank, identity_seed=seed, head_size=frame.size)
+        head = load_cpmae(subject.weights).remodel(
+            frame.volume, frame.blank, identity_seed=seed, head_size=frame.head_size
+        )  # fmt: skip
         stored = compose_face(source, mask, resample_to_scan(frame, head, source, mask), seed=seed)
         data = stored.reshape(source.shape3).astype(np.float32) * source.slope + source.inter
         found.append(depth_maps(head_surface(data, source.affine), to_scan))

@@ -114,7 +114,7 @@ class RestorationOutcome:
 
     @classmethod
     def joined(cls, outcomes: Sequence[RestorationOutcome], *, seed: int = 0) -> RestorationOutcome:
-        """The outcomes of networks that were tested on different people, as one."""
+        """The outcomes of networks that were tested on different people, as one; ``share`` is their mean."""
         names = ("guess_mm", "mean_face_mm", "stranger_mm", "deidentified_mm")
         tables = ({who: mm for one in outcomes for who, mm in getattr(one, name).items()} for name in names)
         return cls.of(*tables, float(np.mean([one.share for one in outcomes])), seed=seed)

@@ -33,7 +33,9 @@ def main(args: argparse.Namespace) -> int:
     model = load_cpmae(args.model_weights)
     for seed in range(args.count):
         identity = identity_seed(seed, participant_of(args.source))
-        head = model.remodel(frame.volume, frame.blank, mode=args.mode, identity_seed=identity, head_size=frame.size)
+        head = model.remodel(
+            frame.volume, frame.blank, mode=args.mode, identity_seed=identity, head_size=frame.head_size
+        )
         synthetic = resample_to_scan(frame, head, source, mask)
         stored = compose_series(source, mask, synthetic, seed=noise_seed(seed, identity))
         print(save_like(source, stored, args.out / f"seed-{seed}.nii.gz"), flush=True)

@@ -94,8 +94,17 @@ class SimilarityOutcome:
 
     @classmethod
     def of(cls, people: Sequence[str], scores: np.ndarray, *, seed: int = 0) -> SimilarityOutcome:
-        """What scores (people, people) say; ``seed`` is the bootstrap's."""
+        """What scores (people, people) say; ``seed`` is the bootstrap's.
+
+        Raises
+        ------
+        ValueError
+            When a person's own pair has no score: the network's numbers ran away.
+        """
         from bids_cpmae.evaluation.statistics import bootstrap_interval
+
+        if not np.isfinite(np.diag(scores)).all():
+            raise ValueError("the attacker's scores are not finite; its training has failed")
 
         def auc_among(chosen: np.ndarray) -> float:
             return same_against_different(scores, chosen)
@@ -108,7 +117,10 @@ class SimilarityOutcome:
 
     @classmethod
     def joined(cls, outcomes: Sequence[SimilarityOutcome], *, seed: int = 0) -> SimilarityOutcome:
-        """The outcomes of networks that were asked about different people, as one; each has its own scale of scores."""
+        """The outcomes of networks that were asked about different people, as one.
+
+        Each network has its own scale of scores: all are put in units of those between its strangers, and pooled.
+        """
         if len(outcomes) == 1:
             return outcomes[0]
         people = [person for one in outcomes for person in one.people]

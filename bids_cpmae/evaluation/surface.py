@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.linalg import polar
 
+from bids_cpmae.imaging.distance import distance_in
 from bids_cpmae.imaging.facemask import coarse_scan
 from bids_cpmae.imaging.headspace import apply_affine, covering_grid
 from bids_cpmae.imaging.registration import Fixed, register, scratch_folder
@@ -143,10 +144,7 @@ def face_pixels(beyond_mm: float = 0.0) -> np.ndarray:
     With ``beyond_mm``, only those that lie so far from skin that is kept, as it is seen.
     """
     face, kept = _template_pixels()
-    if not beyond_mm:
-        return face
-    away = np.stack([DEPTH_MM * ndimage.distance_transform_edt(~side) for side in kept])
-    return face & (away > beyond_mm)
+    return face & (np.stack([distance_in(~side, DEPTH_MM) for side in kept]) > beyond_mm)
 
 
 def depth_distance(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float:

@@ -62,9 +62,9 @@ class HeadFrame:
     beyond: np.ndarray | None = None
 
     @property
-    def size(self) -> float:
-        """How much larger the scan's head is than the average one, by what is not under the mask."""
-        return self.to_scan.scale
+    def head_size(self) -> float:
+        """How many times as large as the average head the scan's is, by what is not under the mask."""
+        return self.to_scan.stretch
 
     def to_model(self, volume: np.ndarray) -> np.ndarray:
         """Values of the scan (256, 256, 256), in head space, as the model may see them: float32, 0 to 1."""

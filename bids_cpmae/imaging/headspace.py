@@ -111,8 +111,8 @@ class CoordinateMap:
         return (own + np.linalg.lstsq(rows, shift, rcond=None)[0][:3]).astype(np.float32)
 
     @property
-    def scale(self) -> float:
-        """How much longer things are in the space mapped to, all in all."""
+    def stretch(self) -> float:
+        """How many times as long things are in the space mapped to, all in all."""
         return float(np.cbrt(abs(np.linalg.det(self._linear)) / np.prod(np.diag(self.affine)[:3])))
 
     def shift(self) -> np.ndarray:

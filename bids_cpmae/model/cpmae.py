@@ -33,9 +33,9 @@ NO_ALTERNATION = np.array([-1, 4, 10, 4, -1], np.float32) / 16
 # of an identity's scores: none is drawn beyond this, in standard deviations, and how wide they are spread against those
 # of the training heads by default
 WIDEST, IDENTITY_SCALES = 2.0, {"face": 1.0, "head": 1.12}
-# how large faces are, the average head's being 1, and how much they differ; and standard deviations of how they sit in
-# their heads, of nods in degrees, and of places in mm forwards and upwards
-FACE_SIZE, SIZE_SPREAD, PITCH_SPREAD, PLACE_SPREAD_MM = 1.02, 0.035, 3.0, 2.0
+# how large faces are, the average head's being 1, and how much they differ; how much they nod, in degrees, and how far
+# forwards and upwards they sit. Bounded as the scores are, they differ by 0.88 of that
+FACE_SIZE, SIZE_SPREAD, PITCH_SPREAD, PLACE_SPREAD_MM = 1.02, 0.03, 2.5, 2.0
 # the bone of a forehead is kept, and all skin lies as far before it to a millimetre, so that a drawn shape alone would
 # bring the old forehead back: how much further out in mm the new one lies on average, and how far from that at most
 FOREHEAD_MM, FOREHEAD_SPREAD_MM = 1.6, 0.7
@@ -202,8 +202,8 @@ class CPMAE(nn.Module):
             Spread of the identities, 1 is that of the training heads; by default that of `IDENTITY_SCALES`, more in
             head mode, where size and pose of faces are not drawn.
         head_size : float
-            How much larger the scan's head is than the average one, see `HeadFrame.size`: a new face is as large as
-            faces are, whatever head it is for. Head mode gives a head its size.
+            How many times as large as the average head the scan's is, see `HeadFrame.head_size`: a new face is as large
+            as faces are, not as its head is, but for what `Pose.displacement` says. Head mode has no use for it.
 
         Returns
         -------
@@ -221,8 +221,8 @@ class CPMAE(nn.Module):
         around = voxel_box(code_box(touched, SKETCH_HALO))
         if mode == "head":  # no tissue is known that the sketch would have to meet
             return np.where(inside, volume, self.identity.sketch(scores, shares(mode), around))
-        posed = self.draw_pose(identity_seed, identity_scale).displacement(head_size)
-        drawn = self.identity.sketch(scores, shares(mode), around, posed=posed)
+        pose = self.draw_pose(identity_seed, identity_scale).displacement(head_size)
+        drawn = self.identity.sketch(scores, shares(mode), around, pose=pose)
         drawn[around] = fitted(*(part[around] for part in (drawn, volume, blank, inside)))
         skull = self._encode(
             self.skull, np.where(blank, drawn, volume), ~inside,
@@ -263,7 +263,7 @@ class CPMAE(nn.Module):
 
     def draw_forehead(self, seed: int, scale: float = 1.0) -> tuple[float, float]:
         """How much further out in mm the middle and the sides of a seed's forehead lie; ``scale`` as for the scores."""
-        even = 2 * self._chances(seed)[self.identity.length :][:2] - 1
+        even = 2 * self._chances(seed)[self.identity.length : self.identity.length + 2] - 1
         middle, side = (FOREHEAD_MM + scale * FOREHEAD_SPREAD_MM * even).tolist()
         return middle, side
 

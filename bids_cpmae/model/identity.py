@@ -21,18 +21,19 @@ from bids_cpmae.imaging.facemask import signed_distance
 from bids_cpmae.imaging.fields import blocks
 from bids_cpmae.imaging.filters import smooth_step
 from bids_cpmae.imaging.headspace import Displacement, grid_points, head_affine, head_shape
-from bids_cpmae.imaging.resample import resample
+from bids_cpmae.imaging.resample import resample, sample_points
 from bids_cpmae.imaging.template import BRAIN_BIT, HEAD_BIT, SPACING, load_template
 
 FIELD_MM = 8
 RAMP_MM = {"face": 16.0, "head": 10.0}
 PORTRAIT_MARGIN_MM, EARS_MARGIN_MM = 4.0, 20.0
 WHOLE = (slice(None),) * 3
-# a face grows and nods about the middle of the brain, here in head space; how much smaller and larger it may be than
-# its head would have it, for one far too small sinks into its head; and how soon that holds: from the border of what is
-# replaced inwards, and from the brow, which meets the kept forehead, downwards
-BRAIN_MIDDLE, SIZES = (0.0, -18.0, 0.0), (0.95, 1.09)
-POSE_RAMP_MM, POSE_DOWN_MM = 24.0, (-40.0, -6.0)
+# a face grows and nods about this point of head space, in the middle of the brain's length; how much smaller and larger
+# than its head would have it it is at most, for one far too small sinks into its head; and how soon a pose holds: from
+# the border of what is replaced inwards, so slowly that nothing is folded, and from the brow, which meets the kept
+# forehead, downwards
+PIVOT, SIZE_BOUNDS = (0.0, -18.0, 0.0), (0.95, 1.07)
+POSE_RAMP_MM, POSE_DOWN_MM = 40.0, (-40.0, -6.0)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Pose:
     pitch : float
         In degrees, upwards.
     forwards, upwards : float
-        In mm.
+        In mm of head space, and so more in the scan of a large head.
     """
 
     size: float = 1.0
@@ -55,30 +56,40 @@ class Pose:
     upwards: float = 0.0
 
     def displacement(self, head_size: float = 1.0) -> np.ndarray:
-        """Where, from a place of the new head, the portrait's tissue for it is to be found, (3, 32, 32, 32), in mm.
+        """Where, from a place of the new head, the average face's tissue for it is to be found.
 
         Parameters
         ----------
         head_size : float
-            How much larger than the average head the one is that the face is for. Shapes alone would give large heads
-            large faces, and so tell whose they are.
+            How many times as large as the average head the one is that the face is for. Shapes alone would give large
+            heads large faces, and so tell whose they are; within `SIZE_BOUNDS` the face is as large as it is.
+
+        Returns
+        -------
+        ndarray (3, 32, 32, 32), float32
+            In mm, RAS+, at places of head space every 8 mm; 0 outside of what face mode replaces and above the brow.
         """
-        times = np.clip(self.size / head_size, *SIZES)
+        ratio = np.clip(self.size / head_size, *SIZE_BOUNDS)
         cos, sin = np.cos(np.deg2rad(self.pitch)), np.sin(np.deg2rad(self.pitch))
         turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-        points = grid_points(head_affine(FIELD_MM), head_shape(FIELD_MM))
-        moved = (points - BRAIN_MIDDLE - (0, self.forwards, self.upwards)) @ turn / times
-        shift = moved + BRAIN_MIDDLE - points
+        places = grid_points(head_affine(FIELD_MM), head_shape(FIELD_MM)) - PIVOT
+        shift = (places - (0, self.forwards, self.upwards)) @ turn / ratio - places
         return np.moveaxis(shift * _pose_share()[..., None], -1, 0).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
 def _pose_share() -> np.ndarray:
     """How much of a pose holds at each place of the 8 mm grid (32, 32, 32), 0 to 1."""
-    template, step = load_template(), FIELD_MM // SPACING
-    inside = -signed_distance(template.replaced_with_air(), SPACING)
+    depth = -signed_distance(load_template().replaced_with_air(), SPACING)
     height = grid_points(head_affine(FIELD_MM), head_shape(FIELD_MM))[..., 2]
-    return blocks(smooth_step(inside, 0, POSE_RAMP_MM), np.full(3, step)) * (1 - smooth_step(height, *POSE_DOWN_MM))
+    within = blocks(smooth_step(depth, 0, POSE_RAMP_MM), np.full(3, FIELD_MM // SPACING))
+    return within * (1 - smooth_step(height, *POSE_DOWN_MM))
+
+
+def joined(first: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """Displacements (3, 32, 32, 32) in mm that lead through ``first`` and, from where that leads, through ``then``."""
+    index = np.moveaxis(np.indices(first.shape[1:], dtype=np.float32) + first / FIELD_MM, 0, -1)
+    return first + np.moveaxis(sample_points(then, index, outside="edge"), -1, 0)
 
 
 @lru_cache(maxsize=1)
@@ -139,7 +150,7 @@ class Identity(nn.Module):
         return out
 
     def sketch(
-        self, scores: Tensor, share: np.ndarray, box: tuple[slice, ...] = WHOLE, *, posed: np.ndarray | None = None
+        self, scores: Tensor, share: np.ndarray, box: tuple[slice, ...] = WHOLE, *, pose: np.ndarray | None = None
     ) -> np.ndarray:  # fmt: skip
         """The portrait in the shape of an identity.
 
@@ -151,7 +162,7 @@ class Identity(nn.Module):
             How much of the displacement holds at each place of the 2 mm head-space grid, 0 to 1.
         box : tuple of slice
             Voxels that are wanted, the others stay 0.
-        posed : ndarray (3, 32, 32, 32), optional
+        pose : ndarray (3, 32, 32, 32), float32, optional
             The `Pose.displacement` of a face that is larger than its head would have it, or sits otherwise.
 
         Returns
@@ -160,7 +171,7 @@ class Identity(nn.Module):
             Head space, the brain's level at one half.
         """
         shift = self.displacement(scores).cpu().numpy()
-        return bend(self.portrait, shift if posed is None else shift + posed, share, box)
+        return bend(self.portrait, shift if pose is None else joined(pose, shift), share, box)
 
 
 def bend(

@@ -21,10 +21,10 @@ from torch.nn.functional import interpolate
 
 from bids_cpmae.imaging.facemask import signed_distance
 from bids_cpmae.imaging.headspace import grid_points, head_affine, head_shape
-from bids_cpmae.imaging.resample import resample, sample_points
+from bids_cpmae.imaging.resample import resample
 from bids_cpmae.imaging.template import BRAIN_BIT, SPACING, load_template
 from bids_cpmae.model.cpmae import SKETCH_HALO, code_box, fitted, voxel_box
-from bids_cpmae.model.identity import FIELD_MM, bend, shares
+from bids_cpmae.model.identity import FIELD_MM, bend, joined, shares
 from bids_cpmae.model.regions import Places, cells
 from bids_cpmae.model.vqvae import STRIDE
 from bids_cpmae.model.weights import shipped_anatomy
@@ -82,12 +82,6 @@ def random_bend(rng: np.random.Generator) -> np.ndarray:
         sum(smooth_field(amplitude * rng.standard_normal((nodes,) * 3), shape) for nodes, amplitude in BENDS)
         for _ in range(3)
     ])  # fmt: skip
-
-
-def joined(first: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """Displacements (3, 32, 32, 32) in mm that lead through ``first`` and, from where that leads, through ``then``."""
-    index = np.moveaxis(np.indices(first.shape[1:], dtype=np.float32) + first / FIELD_MM, 0, -1)
-    return first + np.moveaxis(sample_points(then, index, outside="edge"), -1, 0)
 
 
 def head(path: Path, turn: int) -> tuple[np.ndarray, np.ndarray]:

@@ -207,7 +207,7 @@ class RemodelFace(ScanInterface):
         model = load_cpmae(weights, resolve_device(self.inputs.device))
         head = model.remodel(
             frame.volume, frame.blank, mode=self.inputs.mode, identity_seed=self.inputs.identity_seed,
-            head_size=frame.size,
+            head_size=frame.head_size,
         )  # fmt: skip
         np.save(folder / "head.npy", head)
         return {"head_file": str(folder / "head.npy")}
