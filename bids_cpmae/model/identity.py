@@ -30,8 +30,8 @@ PORTRAIT_MARGIN_MM, EARS_MARGIN_MM = 4.0, 20.0
 WHOLE = (slice(None),) * 3
 # a face grows and nods about this point of head space, in the middle of the brain's length; how much smaller and larger
 # than its head would have it it is at most, for one far too small sinks into its head; and how soon a pose holds: from
-# the border of what is replaced inwards, so slowly that nothing is folded, and from the brow, which meets the kept
-# forehead, downwards
+# the border of what is replaced inwards, so slowly that hardly anything is folded, and from the brow, which meets kept
+# skin, downwards
 PIVOT, SIZE_BOUNDS = (0.0, -18.0, 0.0), (0.95, 1.07)
 POSE_RAMP_MM, POSE_DOWN_MM = 40.0, (-40.0, -6.0)
 
