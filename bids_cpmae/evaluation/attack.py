@@ -337,28 +337,33 @@ def another_look(depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return moved + LOOK_NOISE_MM * rng.standard_normal(depth.shape)
 
 
+def skin_depths(comparison: Comparison, *, nprocs: int = 1) -> dict[str, dict[str, np.ndarray]]:
+    """Depth maps (3, U, V) in mm of everybody's skin, by method and person."""
+    from bids_cpmae.evaluation.survey import Surveyor, measure_depths
+
+    surveyor = Surveyor(comparison.work)
+    measure_depths(surveyor, [path for scans in comparison.methods.values() for path in scans.values()], nprocs=nprocs)
+    return {
+        name: {person: surveyor.depth(scans[person]) for person in comparison.people}
+        for name, scans in comparison.methods.items()
+    }
+
+
 def attack_skin(
-    comparison: Comparison, splits: list[Split], settings: SimilaritySettings, *, beyond_mm: float = 0.0,
-    nprocs: int = 1,
+    comparison: Comparison, splits: list[Split], settings: SimilaritySettings, depths: dict[str, dict[str, np.ndarray]],
+    *, beyond_mm: float = 0.0,
 ) -> dict[str, SimilarityOutcome]:  # fmt: skip
-    """Measure everybody's skin and train the attacker for each method on where face mode replaces it.
+    """Train the attacker for each method on ``depths`` (see `skin_depths`) where face mode replaces skin.
 
     ``beyond_mm`` as for `skin_picture`.
     """
-    from bids_cpmae.evaluation.survey import Surveyor, measure_depths
-
-    surveyor, people, rng = Surveyor(comparison.work), comparison.people, np.random.default_rng(comparison.seed)
-    measure_depths(surveyor, [path for scans in comparison.methods.values() for path in scans.values()], nprocs=nprocs)
-    depths = {
-        name: {person: surveyor.depth(scans[person]) for person in people} for name, scans in comparison.methods.items()
-    }
-    gallery = depths[ORIGINAL]
-    depths[ORIGINAL] = {person: another_look(depth, rng) for person, depth in gallery.items()}
-    own = {person: skin_picture(depth, beyond_mm) for person, depth in gallery.items()}
+    rng = np.random.default_rng(comparison.seed)
+    own = {person: skin_picture(depth, beyond_mm) for person, depth in depths[ORIGINAL].items()}
     outcomes = {}
     for name, found in depths.items():
         LOG.info("skin of %s", name)
-        probes = {person: skin_picture(depth, beyond_mm) for person, depth in found.items()}
+        seen = {person: another_look(depth, rng) for person, depth in found.items()} if name == ORIGINAL else found
+        probes = {person: skin_picture(depth, beyond_mm) for person, depth in seen.items()}
         outcomes[name] = _told_apart(comparison, splits, settings, own, probes)
     return outcomes
 
@@ -537,10 +542,11 @@ def main(args: argparse.Namespace) -> int:
     by_skin: dict[str, dict] = {"skin": {}, "inner-skin": {}}
     if "similarity" in settings:
         by_picture = attack_similarity(comparison, splits, settings["similarity"], nprocs=args.nprocs)
+    depths = skin_depths(comparison, nprocs=args.nprocs) if by_skin.keys() & settings.keys() else {}
     for name, beyond_mm in (("skin", 0.0), ("inner-skin", INNER_MM)):
         if name in settings:
             settings[name] = replace(settings[name], sides=len(SKIN_SIDES))
-            by_skin[name] = attack_skin(comparison, splits, settings[name], beyond_mm=beyond_mm, nprocs=args.nprocs)
+            by_skin[name] = attack_skin(comparison, splits, settings[name], depths, beyond_mm=beyond_mm)
     if "restoration" in settings:
         by_volume = attack_restoration(comparison, splits, settings["restoration"], nprocs=args.nprocs)
     outcomes = (by_picture, *by_skin.values(), by_volume)

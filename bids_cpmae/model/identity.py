@@ -80,9 +80,8 @@ class Pose:
 @lru_cache(maxsize=1)
 def _pose_share() -> np.ndarray:
     """How much of a pose holds at each place of the 8 mm grid (32, 32, 32), 0 to 1."""
-    depth = -signed_distance(load_template().replaced_with_air(), SPACING)
     height = grid_points(head_affine(FIELD_MM), head_shape(FIELD_MM))[..., 2]
-    within = blocks(smooth_step(depth, 0, POSE_RAMP_MM), np.full(3, FIELD_MM // SPACING))
+    within = blocks(smooth_step(-_border("face"), 0, POSE_RAMP_MM), np.full(3, FIELD_MM // SPACING))
     return within * (1 - smooth_step(height, *POSE_DOWN_MM))
 
 
@@ -225,6 +224,11 @@ def share_of(distance: np.ndarray, ramp_mm: float) -> np.ndarray:
 @lru_cache(maxsize=2)
 def shares(mode: str) -> np.ndarray:
     """Where a sketch may depart from the template, in ``face`` or in ``head`` mode: see `Identity.sketch`."""
+    return share_of(_border(mode), RAMP_MM[mode])
+
+
+@lru_cache(maxsize=2)
+def _border(mode: str) -> np.ndarray:
+    """Distance in mm to the border of what a mode replaces, negative inside, on the 2 mm grid (128, 128, 128)."""
     template = load_template()
-    region = template.replaced_with_air() if mode == "face" else ~template.mask(BRAIN_BIT)
-    return share_of(signed_distance(region, SPACING), RAMP_MM[mode])
+    return signed_distance(template.replaced_with_air() if mode == "face" else ~template.mask(BRAIN_BIT), SPACING)
